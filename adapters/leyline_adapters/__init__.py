@@ -1,0 +1,1 @@
+"""Adapters to engines and harnesses, found through the `leyline.adapters` entry points."""

@@ -1,0 +1,1 @@
+"""The bundled engine, in this process or behind HTTP."""

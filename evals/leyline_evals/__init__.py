@@ -1,0 +1,1 @@
+"""Replays, fidelity benchmarks and solve-rate evals."""

@@ -1,0 +1,128 @@
+"""Adapters: how a session's commits reach an engine.
+
+An adapter is sans-IO: it adds to a request what its engine needs to know (`prepare`) and reads
+back what the engine did (`receipt`). The call itself goes where the user's client sends it.
+Only an adapter whose engine lives in this process takes the call over (`CallingAdapter`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Mapping
+from typing import Any, Literal, Protocol, runtime_checkable
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from leyline_agent.directive import Directive, Mode
+from leyline_agent.receipt import Receipt
+
+__all__ = ["Adapter", "CallingAdapter", "Capabilities", "Commit", "Request", "WireEdit"]
+
+Request = dict[str, Any]
+"""Keyword arguments of an OpenAI chat completion: messages, tools, extra_body, ..."""
+
+
+class Capabilities(BaseModel):
+    """What an engine can do with a directive.
+
+    Attributes:
+        modes: the modes it carries out; a mode it lacks is strengthened to one it has.
+        repair: what REPAIR covers: nothing, the boundary window, or the full set.
+        edit_ahead: edits can be applied while a tool runs.
+        directives: token-space directives are accepted.
+        receipts: responses carry a receipt; otherwise one is made of `usage`.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    modes: frozenset[Mode] = frozenset()
+    repair: Literal["none", "boundary", "full"] = "none"
+    edit_ahead: bool = False
+    directives: bool = False
+    receipts: bool = False
+
+
+class WireEdit(BaseModel):
+    """One edit on the wire: messages [a, b) of the previous view became `count` messages."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    messages: tuple[int, int]
+    count: int = Field(ge=0)
+    mode: Mode = Mode.REPAIR
+    reason: str = ""
+    policy: str = ""
+    redact: bool = False
+
+
+class Commit(BaseModel):
+    """The `leyline` field of a request: which edits turned the base version's view into this.
+
+    Attributes:
+        session: the session's id.
+        base_version: the version the edits apply to; 0 for a session's first request.
+        version: the version this commit makes when the engine acknowledges it.
+        view_digest: `message.view_digest` of the request's messages.
+        base_len: number of messages of the base version's view (prompt plus its reply).
+        edits: half-open indices in the previous view, sorted, not overlapping.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    session: str = Field(min_length=1, max_length=256)
+    base_version: int = Field(0, ge=0)
+    version: int = Field(1, ge=1)
+    view_digest: str = ""
+    base_len: int = Field(0, ge=0)
+    edits: tuple[WireEdit, ...] = ()
+
+
+@runtime_checkable
+class Adapter(Protocol):
+    """What a session needs of an engine."""
+
+    @property
+    def name(self) -> str:
+        """A short name for journals and tables."""
+        ...
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the engine can do."""
+        ...
+
+    def prepare(self, request: Request, commit: Commit) -> Request:
+        """The request to send: `request` plus what the engine needs to know of `commit`."""
+        ...
+
+    def receipt(self, response: Mapping[str, Any]) -> Receipt | None:
+        """The receipt in a response (or in a stream's last chunk); None when there is none."""
+        ...
+
+
+@runtime_checkable
+class CallingAdapter(Adapter, Protocol):
+    """An adapter that makes the call itself: its engine lives in this process or behind HTTP."""
+
+    def complete(self, request: Request) -> dict[str, Any]:
+        """An OpenAI chat completion as a dictionary."""
+        ...
+
+    def stream(self, request: Request) -> Iterator[dict[str, Any]]:
+        """The chunks of a streamed chat completion."""
+        ...
+
+    async def acomplete(self, request: Request) -> dict[str, Any]:
+        """`complete`, without blocking the event loop."""
+        ...
+
+    def astream(self, request: Request) -> AsyncIterator[dict[str, Any]]:
+        """`stream`, without blocking the event loop."""
+        ...
+
+    def apply(self, session: str, base_version: int, directives: list[Directive]) -> Receipt:
+        """Apply token-space directives to a session, atomically, in original coordinates."""
+        ...
+
+    def edit_ahead(self, request: Request, commit: Commit) -> Receipt:
+        """Apply a commit's edits now, while a tool runs; the next request finds them done."""
+        ...

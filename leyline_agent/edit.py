@@ -1,0 +1,180 @@
+"""Edits: what a policy asks for, in message space, and which edits are legal.
+
+An edit replaces the half-open range [start, end) of a *view* (the messages the model sees) by
+other messages. All edits of one batch use the indices of the same view.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from leyline_agent.directive import Mode
+from leyline_agent.errors import BrokenToolPair, InvalidSpan, OverlappingSpans, PinnedMessage
+from leyline_agent.message import Message
+
+__all__ = ["Edit", "Protected", "apply", "check", "protected_indices"]
+
+Protected = Literal["system", "task"]
+
+
+@dataclass(frozen=True)
+class Edit:
+    """Replace messages [start, end) of a view by `replacement`.
+
+    Attributes:
+        start: first message replaced; half-open, in the view the policy was given.
+        end: one past the last; equal to `start` for an insertion.
+        replacement: the messages put there; empty to drop the range.
+        mode: how the engine carries it out; None takes the policy's mode.
+        reason: one short phrase for people and receipts ("stale", "failed").
+        policy: the policy's name; filled in by the policy machinery.
+        redact: FORGET, scrub the engine's copies, and keep only a digest in the journal.
+        may_edit: protected messages this edit is allowed to touch.
+    """
+
+    start: int
+    end: int
+    replacement: tuple[Message, ...] = ()
+    mode: Mode | None = None
+    reason: str = ""
+    policy: str = ""
+    redact: bool = False
+    may_edit: frozenset[Protected] = field(default_factory=frozenset)
+
+    @property
+    def count_delta(self) -> int:
+        """By how many messages the view grows (negative: shrinks)."""
+        return len(self.replacement) - (self.end - self.start)
+
+    def shifted(self, by: int) -> Edit:
+        """The same edit, `by` messages further along."""
+        return replace(self, start=self.start + by, end=self.end + by)
+
+    def effective_mode(self, default: Mode = Mode.REPAIR) -> Mode:
+        """The mode asked for: FORGET when redacting, else `mode`, else `default`."""
+        return Mode.FORGET if self.redact else self.mode or default
+
+    def __str__(self) -> str:
+        what = f"messages [{self.start}, {self.end})"
+        return f"{self.policy}: {what}" if self.policy else what
+
+
+def protected_indices(messages: Sequence[Message]) -> dict[int, Protected]:
+    """The system prompt (leading system or developer messages) and the task (first user one)."""
+    result: dict[int, Protected] = {}
+    for index, message in enumerate(messages):
+        role = message.get("role")
+        if role in ("system", "developer"):
+            result[index] = "system"
+        elif role == "user":
+            result[index] = "task"
+            break
+        else:
+            break
+    return result
+
+
+def check(
+    edits: Iterable[Edit], messages: Sequence[Message], pinned: Collection[int] = ()
+) -> tuple[Edit, ...]:
+    """The batch sorted by place, after checking that it is legal on `messages`.
+
+    Raises:
+        InvalidSpan: a range outside the view, or an edit that changes nothing.
+        OverlappingSpans: two edits touch the same message.
+        PinnedMessage: an edit touches a pinned or protected message it may not edit.
+        BrokenToolPair: a tool result would stand without its call, or a call lose its result.
+    """
+    ordered = tuple(sorted(edits, key=lambda e: (e.start, e.end)))
+    _check_spans(ordered, len(messages))
+    _check_pins(ordered, messages, pinned)
+    if ordered:
+        _check_pairs(ordered, messages)
+    return ordered
+
+
+def apply(edits: Iterable[Edit], messages: Sequence[Message]) -> list[Message]:
+    """The messages after a batch that `check` has passed."""
+    result: list[Message] = []
+    cursor = 0
+    for edit in sorted(edits, key=lambda e: (e.start, e.end)):
+        result.extend(messages[cursor : edit.start])
+        result.extend(edit.replacement)
+        cursor = edit.end
+    result.extend(messages[cursor:])
+    return result
+
+
+def _check_spans(ordered: Sequence[Edit], length: int) -> None:
+    previous: Edit | None = None
+    for edit in ordered:
+        if not 0 <= edit.start <= edit.end <= length:
+            raise InvalidSpan(
+                f"{edit} does not fit a view of {length} messages; ranges are half-open"
+            )
+        if edit.start == edit.end and not edit.replacement:
+            raise InvalidSpan(f"{edit} is empty and inserts nothing; drop it")
+        if previous is not None and (
+            edit.start < previous.end or (edit.start, edit.end) == (previous.start, previous.end)
+        ):
+            raise OverlappingSpans(f"{previous} and {edit} overlap; yield one edit for both")
+        previous = edit
+
+
+def _check_pins(
+    ordered: Sequence[Edit], messages: Sequence[Message], pinned: Collection[int]
+) -> None:
+    protected = protected_indices(messages)
+    for edit in ordered:
+        for index in range(edit.start, edit.end):
+            kind = protected.get(index)
+            if kind is not None and kind not in edit.may_edit:
+                raise PinnedMessage(
+                    f"{edit} touches message {index}, the {kind} message; a policy that means "
+                    f"to must declare may_edit={{'{kind}'}}"
+                )
+            if index in pinned:
+                raise PinnedMessage(f"{edit} touches message {index}, which is pinned")
+
+
+def _check_pairs(ordered: Sequence[Edit], messages: Sequence[Message]) -> None:
+    before = _loose_ends(messages)
+    after = _loose_ends(apply(ordered, messages))
+    broken = after - before
+    if broken:
+        (kind, call_id), _ = broken.most_common(1)[0]
+        where = "; ".join(str(edit) for edit in ordered)
+        raise BrokenToolPair(
+            f"{where}: tool call {call_id!r} would be left as an orphan {kind}; edit a call and "
+            "its result together, or replace the result's content in place"
+        )
+
+
+def _loose_ends(messages: Sequence[Message]) -> Counter[tuple[str, str]]:
+    """Results without their call and calls without their result, but for a last open turn."""
+    loose: Counter[tuple[str, str]] = Counter()
+    open_calls: Counter[str] = Counter()
+    behind_assistant = False
+    for message in messages:
+        role = message.get("role")
+        if role in ("tool", "function"):
+            call_id = message.get("tool_call_id")
+            if call_id is None:
+                if not behind_assistant:
+                    loose["result", str(message.get("name"))] += 1
+            elif open_calls[call_id]:
+                open_calls[call_id] -= 1
+            else:
+                loose["result", call_id] += 1
+            continue
+        for call_id, count in open_calls.items():
+            if count:
+                loose["call", call_id] += count
+        open_calls = Counter(
+            str(call.get("id")) for call in message.get("tool_calls") or () if call.get("id")
+        )
+        behind_assistant = role == "assistant"
+    return loose
