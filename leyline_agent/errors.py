@@ -16,7 +16,8 @@
     └── EngineError             the bundled engine cannot do what was asked
         ├── OutOfSlots          the KV pool is full and nothing can be evicted
         ├── ContextOverflow     the prompt does not fit the model's context length
-        └── UnsupportedModel    the model cannot be served
+        ├── UnsupportedModel    the model cannot be served
+        └── ModelUnavailable    the model's weights are not here and could not be fetched
 
 Each message says what was wrong, where, and what to do about it.
 """
@@ -32,6 +33,7 @@ __all__ = [
     "EngineUnavailable",
     "InvalidSpan",
     "LeylineError",
+    "ModelUnavailable",
     "OutOfSlots",
     "OverlappingSpans",
     "PinnedMessage",
@@ -110,3 +112,7 @@ class ContextOverflow(EngineError):
 
 class UnsupportedModel(EngineError):
     """The model cannot be served, with the reason."""
+
+
+class ModelUnavailable(EngineError):
+    """A model's weights are not on this machine and could not be fetched."""
