@@ -63,7 +63,11 @@ class Edit:
 
 
 def protected_indices(messages: Sequence[Message]) -> dict[int, Protected]:
-    """The system prompt (leading system or developer messages) and the task (first user one)."""
+    """The system prompt (system or developer messages) and the task (the first user message).
+
+    Greetings an assistant opens with stand between the two unprotected; what follows the task is
+    never protected.
+    """
     result: dict[int, Protected] = {}
     for index, message in enumerate(messages):
         role = message.get("role")
@@ -71,8 +75,6 @@ def protected_indices(messages: Sequence[Message]) -> dict[int, Protected]:
             result[index] = "system"
         elif role == "user":
             result[index] = "task"
-            break
-        else:
             break
     return result
 
@@ -146,35 +148,42 @@ def _check_pairs(ordered: Sequence[Edit], messages: Sequence[Message]) -> None:
     broken = after - before
     if broken:
         (kind, call_id), _ = broken.most_common(1)[0]
+        lost = "its call" if kind == "result" else "its result"
         where = "; ".join(str(edit) for edit in ordered)
         raise BrokenToolPair(
-            f"{where}: tool call {call_id!r} would be left as an orphan {kind}; edit a call and "
-            "its result together, or replace the result's content in place"
+            f"{where}: the {kind} with id {call_id!r} would stand without {lost}; edit a call and "
+            "its results together, or replace a result's content in place"
         )
 
 
 def _loose_ends(messages: Sequence[Message]) -> Counter[tuple[str, str]]:
-    """Results without their call and calls without their result, but for a last open turn."""
+    """Results without their call, and calls without their result.
+
+    The open calls of the last turn have a kind of their own: where the view ends with them, their
+    tools still run, and an edit may neither add such a call nor put anything behind it.
+    """
     loose: Counter[tuple[str, str]] = Counter()
-    open_calls: Counter[str] = Counter()
-    behind_assistant = False
+    open_calls: list[str] = []
     for message in messages:
-        role = message.get("role")
-        if role in ("tool", "function"):
-            call_id = message.get("tool_call_id")
-            if call_id is None:
-                if not behind_assistant:
-                    loose["result", str(message.get("name"))] += 1
-            elif open_calls[call_id]:
-                open_calls[call_id] -= 1
+        if message.get("role") in ("tool", "function"):
+            call_id = str(message.get("tool_call_id") or "")
+            if call_id in open_calls:
+                open_calls.remove(call_id)
+            elif open_calls and not call_id:
+                open_calls.pop(0)
             else:
-                loose["result", call_id] += 1
+                loose["result", call_id or str(message.get("name") or "")] += 1
             continue
-        for call_id, count in open_calls.items():
-            if count:
-                loose["call", call_id] += count
-        open_calls = Counter(
-            str(call.get("id")) for call in message.get("tool_calls") or () if call.get("id")
-        )
-        behind_assistant = role == "assistant"
+        for call_id in open_calls:
+            loose["call", call_id] += 1
+        open_calls = _call_ids(message)
+    for call_id in open_calls:
+        loose["running call", call_id] += 1
     return loose
+
+
+def _call_ids(message: Message) -> list[str]:
+    calls = message.get("tool_calls")
+    if calls:
+        return [str(call.get("id") or "") for call in calls]
+    return [""] if message.get("function_call") else []

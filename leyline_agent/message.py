@@ -22,11 +22,11 @@ _PART_EXTRAS = frozenset({"cache_control", "annotations"})
 
 
 def canonical(message: Mapping[str, Any]) -> Message:
-    """What identifies a message: known fields only, nulls dropped, text parts joined."""
+    """What identifies a message: known fields only, nulls and unset flags dropped, text joined."""
     result: Message = {}
     for key in _KEPT:
         value = message.get(key)
-        if value is None or value == []:
+        if value is None or value is False or value == []:
             continue
         if key == "content":
             value = _canonical_content(value)

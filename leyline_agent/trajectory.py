@@ -1,14 +1,14 @@
 """Trajectories: an agent's messages with the tool calls and results found in them.
 
 A `Trajectory` is what a policy reads. It is a snapshot: building one from the previous turn's
-costs what changed (`Trajectory.extended`, `Trajectory.edited`).
+parses what changed and nothing else (`Trajectory.extended`, `Trajectory.edited`).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import InitVar, dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
@@ -33,12 +33,14 @@ class ToolCall:
         id: the call's id; "" where the harness speaks plain text.
         name: the tool's name; "" where the harness speaks plain text.
         raw_arguments: the arguments as sent, usually JSON text.
+        position: its place among the calls of one message; tells apart calls whose ids repeat.
     """
 
     index: int
     id: str
     name: str
-    raw_arguments: Any
+    raw_arguments: Any = field(hash=False)
+    position: int = 0
 
     @cached_property
     def arguments(self) -> dict[str, Any]:
@@ -77,7 +79,7 @@ class ToolResult:
 
     index: int
     call: ToolCall | None
-    message: Message
+    message: Message = field(hash=False)
 
     @cached_property
     def content(self) -> str:
@@ -103,26 +105,30 @@ class Trajectory:
 
     Attributes:
         messages: what the model sees now.
-        original: the unedited history; None when this *is* the history.
+        original: the unedited history; the trajectory itself when nothing was edited.
         tools: the tool specifications sent along, OpenAI style.
         observations: "tool" when results are tool messages; "user" when a plain-text harness
-            puts them in user messages behind the assistant's.
+            puts each in the user message behind the assistant's.
         pinned: indices of `messages` no edit may touch.
         chars_per_token: the estimate behind `tokens`, calibrated by the engine's usage.
     """
 
     messages: Sequence[Message]
-    original: Trajectory | None = None
+    # Never None once built: __post_init__ fills it in. Callers see a Trajectory.
+    original: Trajectory = field(default=None, repr=False)  # type: ignore[assignment]
     tools: Sequence[Mapping[str, Any]] = ()
     observations: Observations = "tool"
     pinned: frozenset[int] = frozenset()
     chars_per_token: float = DEFAULT_CHARS_PER_TOKEN
-    _records: tuple[_Record, ...] = field(default=(), repr=False, compare=False)
+    _parsed: InitVar[Sequence[_Record]] = ()
+    _records: tuple[_Record, ...] = field(init=False, repr=False)
 
-    def __post_init__(self) -> None:
-        records = list(self._records[: len(self.messages)])
-        for index in range(len(records), len(self.messages)):
-            records.append(_parse(self.messages[index], index, records, self.observations))
+    def __post_init__(self, _parsed: Sequence[_Record]) -> None:
+        messages = tuple(self.messages)
+        records = list(_parsed)
+        for index in range(len(records), len(messages)):
+            records.append(_parse(messages[index], index, records, self.observations))
+        object.__setattr__(self, "messages", messages)
         object.__setattr__(self, "_records", tuple(records))
         if self.original is None:
             object.__setattr__(self, "original", self)
@@ -140,13 +146,14 @@ class Trajectory:
     @cached_property
     def pending(self) -> tuple[ToolCall, ...]:
         """The calls of the last assistant message that have no result yet: they run now."""
-        if not self.tool_calls:
-            return ()
-        last = self.tool_calls[-1].index
-        answered = {r.call.id for r in self.tool_results if r.call and r.call.index == last}
-        if any(m.get("role") == "user" for m in self.messages[last + 1 :]):
-            return ()
-        return tuple(c for c in self.tool_calls if c.index == last and c.id not in answered)
+        answered = set()
+        for record in reversed(self._records):
+            if record.calls:
+                return tuple(call for call in record.calls if call not in answered)
+            if record.result is None:
+                break
+            answered.add(record.result.call)
+        return ()
 
     def results_of(self, call: ToolCall) -> tuple[ToolResult, ...]:
         """The results that answer `call`."""
@@ -165,25 +172,43 @@ class Trajectory:
         return Edit(call.index, end, (), mode, reason)
 
     def extended(self, messages: Sequence[Message]) -> Trajectory:
-        """This trajectory with `messages` appended; what is there is not parsed again."""
-        return self._derived([*self.messages, *messages], len(self.messages))
+        """This trajectory and its history with `messages` appended; the rest isn't parsed again."""
+        original = None if self.original is self else self.original.extended(messages)
+        return self._derived([*self.messages, *messages], self._records, original, self.pinned)
 
     def edited(self, edits: Sequence[Edit]) -> Trajectory:
-        """This trajectory after a legal batch of edits (`edit.check`)."""
+        """This trajectory after a legal batch of edits (`edit.check`); the history stays."""
         first = min((e.start for e in edits), default=len(self.messages))
-        return self._derived(edit_module.apply(edits, self.messages), first)
+        return self._derived(
+            edit_module.apply(edits, self.messages),
+            self._records[:first],
+            self.original,
+            _moved(self.pinned, edits),
+        )
 
-    def _derived(self, messages: Sequence[Message], parsed: int) -> Trajectory:
-        original = None if self.original is self else self.original
+    def _derived(
+        self,
+        messages: Sequence[Message],
+        parsed: Sequence[_Record],
+        original: Trajectory | None,
+        pinned: frozenset[int],
+    ) -> Trajectory:
         return Trajectory(
             messages=messages,
-            original=original,
+            original=original,  # type: ignore[arg-type]
             tools=self.tools,
             observations=self.observations,
-            pinned=self.pinned,
+            pinned=pinned,
             chars_per_token=self.chars_per_token,
-            _records=self._records[:parsed],
+            _parsed=parsed,
         )
+
+
+def _moved(pinned: frozenset[int], edits: Collection[Edit]) -> frozenset[int]:
+    """Where pinned messages stand after a batch of edits in front of and behind them."""
+    return frozenset(
+        index + sum(edit.count_delta for edit in edits if edit.end <= index) for index in pinned
+    )
 
 
 @dataclass(frozen=True)
@@ -198,23 +223,27 @@ def _parse(
     role = message.get("role")
     if role == "assistant":
         return _Record(calls=_calls(message, index, observations))
-    if role in ("tool", "function") or (observations == "user" and role == "user"):
+    if role in ("tool", "function"):
+        return _Record(result=ToolResult(index, _answered_call(message, before), message))
+    if role == "user" and observations == "user" and before and before[-1].calls:
         call = _answered_call(message, before)
-        if role == "user" and call is None:
-            return _Record()
-        return _Record(result=ToolResult(index, call, message))
+        return _Record(result=ToolResult(index, call, message) if call else None)
     return _Record()
 
 
 def _calls(message: Message, index: int, observations: Observations) -> tuple[ToolCall, ...]:
+    raw = list(message.get("tool_calls") or ())
+    if not raw and message.get("function_call"):
+        raw = [{"function": message["function_call"]}]
     calls = tuple(
         ToolCall(
             index=index,
             id=str(call.get("id") or ""),
             name=str((call.get("function") or {}).get("name") or ""),
             raw_arguments=(call.get("function") or {}).get("arguments"),
+            position=position,
         )
-        for call in message.get("tool_calls") or ()
+        for position, call in enumerate(raw)
     )
     if not calls and observations == "user":
         text = {"text": message_module.text(message)}
@@ -223,12 +252,20 @@ def _calls(message: Message, index: int, observations: Observations) -> tuple[To
 
 
 def _answered_call(message: Message, before: Sequence[_Record]) -> ToolCall | None:
+    """The first call of the turn that has no result yet and this message's call id.
+
+    A tool message without a call id answers the next open call, as harnesses without ids do.
+    """
     call_id = str(message.get("tool_call_id") or "")
+    any_id = not call_id and message.get("role") != "user"
+    answered = set()
     for record in reversed(before):
         if record.calls:
-            return next((call for call in record.calls if call.id == call_id), None)
+            open_calls = (call for call in record.calls if call not in answered)
+            return next((call for call in open_calls if any_id or call.id == call_id), None)
         if record.result is None:
             return None
+        answered.add(record.result.call)
     return None
 
 
