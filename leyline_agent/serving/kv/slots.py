@@ -10,14 +10,14 @@ its last reference makes it free. Free runs never touch: neighbours are joined a
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from leyline_agent.errors import EngineError, OutOfSlots
 
-__all__ = ["Extent", "SlotPool"]
+__all__ = ["Extent", "SlotPool", "join_extents", "slice_extents"]
 
 Counts = np.ndarray[tuple[int], np.dtype[np.int32]]
 
@@ -27,6 +27,34 @@ class Extent(NamedTuple):
 
     start: int
     end: int
+
+
+def slice_extents(extents: Iterable[Extent], start: int, end: int) -> Iterator[Extent]:
+    """The slots of tokens [start, end), counted along the extents."""
+    at = 0
+    for extent in extents:
+        size = extent.end - extent.start
+        low, high = max(start, at), min(end, at + size)
+        if low < high:
+            yield Extent(extent.start + low - at, extent.start + high - at)
+        at += size
+        if at >= end:
+            return
+
+
+def join_extents(extents: Iterable[Extent]) -> Iterator[Extent]:
+    """The same slots in the same order, extents that continue one another made one."""
+    last: Extent | None = None
+    for extent in extents:
+        if last is None:
+            last = extent
+        elif last.end == extent.start:
+            last = Extent(last.start, extent.end)
+        else:
+            yield last
+            last = extent
+    if last is not None:
+        yield last
 
 
 class SlotPool:
@@ -39,6 +67,8 @@ class SlotPool:
         num_free: how many of them nobody holds.
         positions: int64 [num_slots], the position at which the slot's key was rotated, once, when
             it was written. Whoever fills a slot sets it.
+        epochs: int64 [num_slots], a number that differs each time a slot is handed out, so that
+            a copy of its content can tell whether the slot still holds it.
     """
 
     def __init__(self, num_slots: int) -> None:
@@ -47,6 +77,8 @@ class SlotPool:
         self.num_slots = num_slots
         self.num_free = num_slots
         self.positions = np.zeros(num_slots, np.int64)
+        self.epochs = np.zeros(num_slots, np.int64)
+        self._epoch = 0
         self._counts: Counts = np.zeros(num_slots, np.int32)
         self._starts = [0]  # of the free runs, ascending
         self._ends = {0: num_slots}  # by start
@@ -155,6 +187,8 @@ class SlotPool:
         if end < run_end:
             self._add_free(end, run_end)
         self._counts[start:end] = 1
+        self._epoch += 1
+        self.epochs[start:end] = self._epoch
         self.num_free -= size
         return Extent(start, end)
 
