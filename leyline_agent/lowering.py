@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from leyline_agent.directive import Directive, Mode, apply, strongest
+from leyline_agent.directive import Directive, Mode, strongest
 from leyline_agent.edit import Edit
 from leyline_agent.edit import apply as apply_edits
 from leyline_agent.message import Message
@@ -120,25 +120,56 @@ def lower(
     Returns:
         The lowering. Everything behind the leftmost FORGET or undeclared change is FORGET.
     """
-    previous = list(previous)
-    current = renderer.render(messages, tools)
-    held = common_prefix(previous, current)
+    unedited = renderer.render(messages, tools)
+    found, tokens, unchanged = _diff_each(unedited, messages, edits, renderer, tools)
+    held = common_prefix(previous, unedited)
+    items = _clip(found, held, len(previous))
+    lost = Reason.UNSEEN if held == len(previous) else Reason.UNDECLARED
+    cached = {index for item in items for index in item.edits}
+    without = {index: lost for index in range(len(edits)) if index not in cached}
+    without.update(dict.fromkeys(unchanged, Reason.NO_CHANGE))
+    kept = len(previous) + sum(item.directive.delta for item in items)
+    return Lowering(tuple(_strengthen(items)), tuple(tokens), len(tokens) - kept, without)
+
+
+def _diff_each(
+    unedited: list[int],
+    messages: Sequence[Message],
+    edits: Sequence[Edit],
+    renderer: Renderer,
+    tools: Sequence[Mapping[str, Any]],
+) -> tuple[list[Lowered], list[int], list[int]]:
+    """Each edit's span in `unedited`, left to right; the edited tokens; edits without effect."""
     found: list[Lowered] = []
-    without: dict[int, Reason] = {}
-    edited = list(messages)
+    unchanged: list[int] = []
+    current, view = unedited, list(messages)
+    overlapping = False
     for index in sorted(range(len(edits)), key=lambda i: edits[i].start, reverse=True):
-        edited = apply_edits([edits[index]], edited)
-        after = renderer.render(edited, tools)
-        span = _span(current, after, found[-1].directive.start if found else len(current))
-        if span is None:
-            without[index] = Reason.NO_CHANGE
-        elif span.start >= held:
-            without[index] = Reason.UNSEEN if held == len(previous) else Reason.UNDECLARED
-        else:
-            found.append(_lowered(index, edits[index], span))
+        view = apply_edits([edits[index]], view)
+        after = renderer.render(view, tools)
+        right = found[-1].directive.start if found else len(current)
+        span = _span(current, after, right)
         current = after
+        if span is None:
+            unchanged.append(index)
+            continue
+        overlapping = overlapping or span.end > right or (span.end == right == span.start)
+        mode = edits[index].effective_mode()
+        found.append(Lowered(span._replace(mode=mode), (index,), mode))
+    if overlapping and len(found) > 1:
+        # The template is not local: one edit changed text far away. One honest diff instead.
+        return _diff_whole(unedited, current, found), current, unchanged
     found.reverse()
-    return _assemble(previous, held, found, tuple(current), without)
+    return found, current, unchanged
+
+
+def _diff_whole(before: list[int], after: list[int], found: list[Lowered]) -> list[Lowered]:
+    span = _span(before, after, len(before))
+    if span is None:
+        return []
+    mode = strongest(*(item.asked for item in found))
+    edits = tuple(sorted(index for item in found for index in item.edits))
+    return [Lowered(span._replace(mode=mode), edits, mode, Reason.MERGED)]
 
 
 def _span(before: Sequence[int], after: Sequence[int], right: int) -> Directive | None:
@@ -146,93 +177,35 @@ def _span(before: Sequence[int], after: Sequence[int], right: int) -> Directive 
     prefix = common_prefix(before, after)
     if prefix == len(before) == len(after):
         return None
-    limit = min(len(before), len(after)) - prefix
-    suffix = common_suffix(before, after, limit)
+    shorter = min(len(before), len(after))
+    suffix = common_suffix(before, after, shorter - prefix)
     tail = len(before) - right
-    if suffix < tail:
-        # The greedy prefix ran into the next edit's span (repeated text): shift it back.
-        shorter = min(tail, min(len(before), len(after)))
-        if common_suffix(before, after, shorter) == shorter:
-            suffix = shorter
-            prefix = min(prefix, len(before) - suffix, len(after) - suffix)
+    if suffix < tail <= shorter and common_suffix(before, after, tail) == tail:
+        # Repeated text let the greedy prefix run into the next edit's span: shift it back.
+        suffix = tail
+        prefix = min(prefix, shorter - suffix)
     return Directive(prefix, len(before) - suffix, tuple(after[prefix : len(after) - suffix]))
 
 
-def _lowered(index: int, edit: Edit, span: Directive) -> Lowered:
-    mode = edit.effective_mode()
-    return Lowered(span._replace(mode=mode), (index,), mode)
-
-
-def _assemble(
-    previous: list[int],
-    held: int,
-    found: list[Lowered],
-    tokens: tuple[int, ...],
-    without: dict[int, Reason],
-) -> Lowering:
-    """Clip at what is cached, merge what overlaps, strengthen what stands behind a FORGET."""
-    merged = _merge(found)
-    if not _consistent(previous, held, merged, tokens):
-        # The template is not local: one edit changed text elsewhere. One honest diff instead.
-        merged = _whole(previous, merged, tokens)
-    elif held < len(previous):
-        undeclared = Directive(held, len(previous), (), Mode.FORGET)
-        merged = [m for m in merged if m.directive.end <= held]
-        merged.append(Lowered(undeclared, (), Mode.FORGET, Reason.UNDECLARED))
-    items = _strengthen(merged)
-    kept = len(previous) + sum(item.directive.delta for item in items)
-    for index in set(without):
-        if any(index in item.edits for item in items):
-            del without[index]
-    return Lowering(tuple(items), tokens, len(tokens) - kept, without)
-
-
-def _merge(found: list[Lowered]) -> list[Lowered]:
-    """Neighbours whose spans overlap (a template that joins messages) become one directive."""
-    result: list[Lowered] = []
+def _clip(found: Sequence[Lowered], held: int, length: int) -> list[Lowered]:
+    """Spans as the engine can carry them out: it holds `length` tokens, `held` of them valid."""
+    items: list[Lowered] = []
     for item in found:
-        if result and item.directive.start < result[-1].directive.end:
-            return [_union(found)]
-        result.append(item)
-    return result
-
-
-def _union(found: Sequence[Lowered]) -> Lowered:
-    start = min(item.directive.start for item in found)
-    end = max(item.directive.end for item in found)
-    mode = strongest(*(item.asked for item in found))
-    edits = tuple(sorted(index for item in found for index in item.edits))
-    return Lowered(Directive(start, end, (), mode), edits, mode, Reason.MERGED)
-
-
-def _consistent(
-    previous: list[int], held: int, items: list[Lowered], tokens: tuple[int, ...]
-) -> bool:
-    if any(item.reason is Reason.MERGED for item in items):
-        return False
-    inside = [item.directive for item in items if item.directive.end <= held]
-    if len(inside) < len(items) and held == len(previous):
-        return False
-    kept = apply(previous[:held], inside)
-    return list(tokens[: len(kept)]) == kept
-
-
-def _whole(previous: list[int], items: list[Lowered], tokens: tuple[int, ...]) -> list[Lowered]:
-    """One directive from the direct diff of the two sequences; what follows it is appended."""
-    prefix = common_prefix(previous, tokens)
-    if prefix == len(previous):
-        return []
-    best = _best_tail(previous, tokens, prefix)
-    edits = tuple(sorted(index for item in items for index in item.edits))
-    mode = strongest(*(item.asked for item in items)) if items else Mode.FORGET
-    span = Directive(prefix, len(previous), tuple(tokens[prefix:best]), mode)
-    reason = Reason.MERGED if items else Reason.UNDECLARED
-    return [Lowered(span, edits, mode, reason)]
-
-
-def _best_tail(previous: list[int], tokens: tuple[int, ...], prefix: int) -> int:
-    """Where the appended text begins when nothing behind `prefix` can be kept."""
-    return max(prefix, min(len(tokens), prefix))
+        start, end, replacement, _ = item.directive
+        if start >= held:
+            break
+        if end > held:
+            # Behind the span nothing valid is cached; what comes there is appended text.
+            cut = item.directive._replace(end=length, replacement=replacement)
+            if held < length:
+                cut = cut._replace(replacement=(), mode=Mode.FORGET)
+                item = replace(item, reason=Reason.UNDECLARED)
+            return [*items, replace(item, directive=cut)]
+        items.append(item)
+    if held < length:
+        undeclared = Directive(held, length, (), Mode.FORGET)
+        items.append(Lowered(undeclared, (), Mode.FORGET, Reason.UNDECLARED))
+    return items
 
 
 def _strengthen(items: Sequence[Lowered]) -> list[Lowered]:

@@ -1,0 +1,1 @@
+"""Attention and rotation kernels, each beside its reference."""

@@ -1,0 +1,1 @@
+"""The KV cache: slots, sequences of segments, prefix trees, splices."""

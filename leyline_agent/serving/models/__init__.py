@@ -1,0 +1,1 @@
+"""Loading models and what the engine must know of them."""

@@ -1,0 +1,114 @@
+"""Working copies: one contiguous, fully rotated copy of an active sequence's KV.
+
+Attention over a hundred short segments costs a hundred small calls a layer. Then it is cheaper to
+gather the sequence once. A copy is always made from the canonical slots, rotated once by the
+whole offset, never from another copy: errors do not add up. What is unchanged since the last
+turn stays in place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from leyline_agent.serving.kv.sequence import Segment
+from leyline_agent.serving.kv.slots import SlotPool
+from leyline_agent.serving.kv.store import KVStore
+from leyline_agent.serving.models.rope import RopeSpec
+
+__all__ = ["WorkingCopy"]
+
+Rows = np.ndarray[tuple[int, int], np.dtype[np.int64]]
+
+_HEADROOM = 512
+
+
+class WorkingCopy:
+    """Contiguous keys and values [length, kv_heads, d] of one sequence, a layer a tensor.
+
+    Args:
+        store: where the canonical slots are.
+        pool: whose epochs tell whether a slot still holds what was copied.
+        rope: how to rotate; None where no segment has an offset.
+    """
+
+    def __init__(self, store: KVStore, pool: SlotPool, rope: RopeSpec | None) -> None:
+        self.store = store
+        self.pool = pool
+        self.rope = rope
+        self.capacity = 0
+        self.keys: list[Tensor] = []
+        self.values: list[Tensor] = []
+        self._held = np.empty((3, 0), np.int64)
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes the copy takes."""
+        return self.capacity * self.store.bytes_per_token
+
+    def update(self, segments: Sequence[Segment]) -> int:
+        """Make the copy hold `segments`; returns how many tokens had to be gathered."""
+        wanted = self._describe(segments)
+        length = wanted.shape[1]
+        valid = _common_length(self._held, wanted)
+        if length > self.capacity:
+            self._grow(length + _HEADROOM, valid)
+        if valid < length:
+            self._gather(
+                torch.from_numpy(wanted[0, valid:]), torch.from_numpy(wanted[1, valid:]), valid
+            )
+        self._held = wanted
+        return length - valid
+
+    def _describe(self, segments: Sequence[Segment]) -> Rows:
+        """Slot, offset and epoch of every token: int64 [3, length]."""
+        slots = np.concatenate([np.arange(s.slot, s.slot + s.length) for s in segments])
+        lengths = [s.length for s in segments]
+        offsets = np.repeat(np.array([s.offset for s in segments], np.int64), lengths)
+        return np.stack([slots, offsets, self.pool.epochs[slots]])
+
+    def _grow(self, capacity: int, valid: int) -> None:
+        def grown(old: list[Tensor], like: list[Tensor]) -> list[Tensor]:
+            fresh = [t.new_empty((capacity, *t.shape[1:])) for t in like]
+            for new, kept in zip(fresh, old, strict=False):
+                new[:valid] = kept[:valid]
+            return fresh
+
+        self.keys = grown(self.keys, self.store.keys)
+        self.values = grown(self.values, self.store.values)
+        self.capacity = capacity
+
+    def _gather(self, slots: Tensor, offsets: Tensor, at: int) -> None:
+        """Copy `slots` [n] to rows at.., their keys rotated by `offsets` [n]."""
+        end = at + len(slots)
+        moved = offsets.nonzero()[:, 0]
+        cos, sin = self._tables(offsets[moved])
+        whole = len(moved) == len(slots)
+        for layer in range(len(self.keys)):
+            store, copy = self.store.keys[layer], self.keys[layer][at:end]
+            torch.index_select(self.store.values[layer], 0, slots, out=self.values[layer][at:end])
+            keys = store.index_select(0, slots)
+            if self.rope is None or not len(moved):
+                copy.copy_(keys)
+            elif whole:
+                self.rope.rotate_into(keys, cos, sin, copy)
+            else:
+                copy.copy_(keys)
+                copy[moved] = self.rope.rotate(keys[moved], cos, sin)
+
+    def _tables(self, offsets: Tensor) -> tuple[Tensor, Tensor]:
+        if self.rope is None or not len(offsets):
+            return torch.empty(0), torch.empty(0)
+        distinct, index = torch.unique(offsets, return_inverse=True)
+        cos, sin = self.rope.tables(distinct)
+        return cos[index][:, None], sin[index][:, None]
+
+
+def _common_length(left: Rows, right: Rows) -> int:
+    """How many leading columns agree."""
+    size = min(left.shape[1], right.shape[1])
+    differs = (left[:, :size] != right[:, :size]).any(0)
+    return int(differs.argmax()) if differs.any() else size

@@ -1,0 +1,177 @@
+"""Probing a model: the shape of its KV, and whether moving a cached key is valid.
+
+An allow-list of rope kinds and layer kinds comes first; then the model itself is asked. One token
+alone attends only to itself, so its hidden states do not depend on its position: its key at
+position p + d must be its key at p rotated by d, and its value must not change, in every layer.
+That settles pairing, partial rotary, learned positions and position-free layers by measurement.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from leyline_agent.errors import UnsupportedModel
+from leyline_agent.receipt import Reason
+from leyline_agent.serving.models.rope import Pairing, RopeSpec
+
+__all__ = ["KVShape", "ModelFacts", "probe"]
+
+# Inverse frequencies of these kinds do not depend on the length (transformers' rope types).
+FIXED_ROPE_KINDS = frozenset({"default", "linear", "llama3", "yarn"})
+_PAIRINGS: tuple[Pairing, ...] = ("half", "interleaved")
+_POSITION, _DELTA = 5, 37
+_TOLERANCE = {torch.float32: 1e-4, torch.float16: 5e-3, torch.bfloat16: 3e-2}
+
+
+class KVShape(NamedTuple):
+    """One layer's KV: heads, key and value dimensions, sliding window if any."""
+
+    heads: int
+    key_dim: int
+    value_dim: int
+    window: int | None
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What the engine must know of a model.
+
+    Attributes:
+        layers: each layer's KV shape.
+        rope: how to move a key; None when cached keys cannot be moved.
+        refusal: why not (ROPE_KIND or LAYER_KIND); None when they can.
+        detail: the reason in words.
+    """
+
+    layers: tuple[KVShape, ...]
+    rope: RopeSpec | None
+    refusal: Reason | None = None
+    detail: str = ""
+
+
+@dataclass
+class _Capture:
+    """Records each layer's keys and values; a lone token's attention is its own value."""
+
+    keys: dict[int, Tensor] = field(default_factory=dict)
+    values: dict[int, Tensor] = field(default_factory=dict)
+    options: dict[int, Any] = field(default_factory=dict)
+
+    def __call__(
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float, options: Any
+    ) -> Tensor:
+        self.keys[layer], self.values[layer], self.options[layer] = key, value, options
+        groups = query.shape[0] // value.shape[0]
+        return value.repeat_interleave(groups, 0).transpose(0, 1)
+
+
+@torch.inference_mode()
+def probe(model: nn.Module) -> ModelFacts:
+    """Measure a transformers causal LM loaded with the engine's attention.
+
+    Raises:
+        UnsupportedModel: layers without a KV cache of their own, or attention the engine lacks.
+    """
+    config = _text_config(model)
+    first, second = _Capture(), _Capture()
+    for capture, position in ((first, _POSITION), (second, _POSITION + _DELTA)):
+        ids = torch.tensor([[1]])
+        where = torch.tensor([[position]])
+        model(input_ids=ids, position_ids=where, use_cache=False, leyline=capture)
+    _check_layers(config, first)
+    layers = tuple(
+        KVShape(
+            heads=first.keys[i].shape[0],
+            key_dim=first.keys[i].shape[-1],
+            value_dim=first.values[i].shape[-1],
+            window=first.options[i].get("sliding_window"),
+        )
+        for i in sorted(first.keys)
+    )
+    rope, refusal, detail = _movable(model, config, layers, first, second)
+    return ModelFacts(layers, rope, refusal, detail)
+
+
+def _text_config(model: nn.Module) -> Any:
+    config: Any = model.config
+    return config.get_text_config() if hasattr(config, "get_text_config") else config
+
+
+def _check_layers(config: Any, capture: _Capture) -> None:
+    expected = int(config.num_hidden_layers)
+    if len(capture.keys) != expected:
+        kinds = sorted(set(getattr(config, "layer_types", None) or [])) or "unknown"
+        raise UnsupportedModel(
+            f"{config.model_type}: {len(capture.keys)} of {expected} layers keep a KV cache "
+            f"(layer kinds: {kinds}); recurrent and hybrid models cannot be served here"
+        )
+    for options in capture.options.values():
+        for name in ("softcap", "s_aux"):
+            if options.get(name) is not None:
+                raise UnsupportedModel(
+                    f"{config.model_type}: attention with {name!r} is not supported; "
+                    "serve this model with another engine"
+                )
+
+
+def _movable(
+    model: nn.Module,
+    config: Any,
+    layers: tuple[KVShape, ...],
+    first: _Capture,
+    second: _Capture,
+) -> tuple[RopeSpec | None, Reason | None, str]:
+    kind = _rope_kind(config)
+    if kind not in FIXED_ROPE_KINDS:
+        return None, Reason.ROPE_KIND, f"rope kind {kind!r} is not on the allow-list"
+    if any(layer.window is not None for layer in layers):
+        return None, Reason.LAYER_KIND, "sliding-window layers"
+    tables = _inverse_frequencies(model)
+    if len(tables) != 1:
+        return None, Reason.ROPE_KIND, f"{len(tables)} rotary tables, expected one"
+    for pairing in _PAIRINGS:
+        rope = RopeSpec(tables[0], pairing)
+        if all(_moves(rope, first, second, layer) for layer in first.keys):
+            return rope, None, ""
+    return None, Reason.ROPE_KIND, "cached keys do not move by a rotation (measured)"
+
+
+def _rope_kind(config: Any) -> str:
+    parameters = getattr(config, "rope_parameters", None)
+    if not isinstance(parameters, dict):
+        return "none"
+    if "rope_type" not in parameters and any(isinstance(v, dict) for v in parameters.values()):
+        return "per_layer"
+    return str(parameters.get("rope_type", "default"))
+
+
+def _inverse_frequencies(model: nn.Module) -> list[Tensor]:
+    found: list[Tensor] = []
+    for module in model.modules():
+        table = getattr(module, "inv_freq", None)
+        if isinstance(table, Tensor) and "Rotary" in type(module).__name__:
+            table = table.detach().to(torch.float64)
+            if not any(torch.equal(table, other) for other in found):
+                found.append(table)
+    return found
+
+
+def _moves(rope: RopeSpec, first: _Capture, second: _Capture, layer: int) -> bool:
+    key, moved = first.keys[layer], second.keys[layer]
+    if rope.rotary_dim > key.shape[-1]:
+        return False
+    cos, sin = rope.tables(torch.tensor([_DELTA]))
+    expected = rope.rotate(key, cos[0], sin[0])
+    tolerance = _TOLERANCE.get(key.dtype, 3e-2)
+    return _close(moved, expected, tolerance) and _close(
+        first.values[layer], second.values[layer], tolerance
+    )
+
+
+def _close(left: Tensor, right: Tensor, tolerance: float) -> bool:
+    left, right = left.float(), right.float()
+    return bool((left - right).abs().max() <= tolerance * left.abs().max().clamp_min(1e-6))
