@@ -1,0 +1,44 @@
+# Each target makes what it needs from nothing. `make PYTHON=/path/to/python ...` picks the
+# interpreter; otherwise scripts/setup-env looks for one.
+
+# Idle OpenMP threads that spin make everything slower on shared machines.
+export OMP_WAIT_POLICY ?= passive
+# litellm reads its price list from the package instead of fetching it.
+export LITELLM_LOCAL_MODEL_COST_MAP ?= True
+
+VENV := .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint types check clean
+
+help:
+	@echo "make demo    replay a recorded agent run with a real model; prints a table, writes a report"
+	@echo "make test    lint, types and the test suite"
+	@echo "make check   lint and types only"
+	@echo "make setup   only make the environment ($(VENV))"
+	@echo "make clean   remove the environment, caches and build outputs"
+	@echo
+	@echo "PYTHON=/path/to/python picks the interpreter (3.11 or newer)."
+
+setup:
+	@scripts/setup-env $(VENV) 3.11 -c constraints.txt -e '.[serve,dev]'
+
+demo: setup
+	$(BIN)/leyline demo
+
+lint: setup
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+types: setup
+	$(BIN)/mypy
+
+check: lint types
+
+test: check
+	$(BIN)/pytest
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
