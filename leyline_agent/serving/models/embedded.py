@@ -80,7 +80,7 @@ KNOWN: dict[str, Weights] = {
                 )
                 for part in range(1, 23)
             ),
-            licence="undeclared by the upload",
+            licence="undeclared",
             note="for measurements only: a third-party upload, pinned by hash",
         ),
     )
