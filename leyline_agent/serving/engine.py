@@ -1,0 +1,341 @@
+"""The engine: prompts, directives and decoding over one KV pool. Knows tokens, not messages.
+
+    engine = Engine.load("smollm2-135m")
+    run = engine.start(Prompt(tokens=ids))
+    while (token := sampler.sample(run.logits)) not in stops:
+        run.step(token)
+    run.finish()
+
+One sequence runs at a time; the caller holds `engine.lock` for as long as a run lives.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from leyline_agent.directive import Mode
+from leyline_agent.errors import ContextOverflow, EngineError, OutOfSlots
+from leyline_agent.lowering import Lowered
+from leyline_agent.receipt import EditReceipt, Receipt
+from leyline_agent.serving.executor import CountingExecutor, Executor, TorchExecutor
+from leyline_agent.serving.kv.sequence import CachedSequence
+from leyline_agent.serving.kv.slots import SlotPool
+from leyline_agent.serving.kv.splice import Splice, kept_pieces, splice
+from leyline_agent.serving.kv.store import KVStore, bytes_per_token
+from leyline_agent.serving.kv.tree import PrefixForest
+from leyline_agent.serving.models.load import LoadedModel, load_model
+from leyline_agent.serving.models.probe import ModelFacts
+from leyline_agent.serving.models.rope import RopeSpec
+from leyline_agent.serving.modes import ModeRules, Settled, kept_behind, settle
+from leyline_agent.serving.repair import RepairConfig
+
+__all__ = ["Engine", "EngineConfig", "Prompt", "Run"]
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """How an engine is set up.
+
+    Attributes:
+        kv_bytes: memory for keys and values, working copies included.
+        dtype: "auto", "float32", "bfloat16" or "float16".
+        chunk: prefill at most this many tokens a forward pass.
+        max_segments: above this many segments a sequence gets a working copy.
+        rules: what may strengthen a mode.
+        repair: budgets of REPAIR.
+    """
+
+    kv_bytes: int = 2 << 30
+    dtype: str = "auto"
+    chunk: int = 1024
+    max_segments: int = 8
+    rules: ModeRules = ModeRules()
+    repair: RepairConfig = RepairConfig()
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What to run.
+
+    Attributes:
+        tokens: the whole prompt.
+        tenant: whose canonical KV may be reused.
+        previous: the sequence the directives edit; None for a plain prompt.
+        items: the directives and where they came from (`lowering.lower`).
+        appended: new tokens behind everything edited.
+        version: names this commit's edits: edit i is "version.i".
+        policies: for receipts, the policy behind each edit.
+    """
+
+    tokens: list[int]
+    tenant: str = ""
+    previous: CachedSequence | None = None
+    items: Sequence[Lowered] = ()
+    appended: int = 0
+    version: int = 0
+    policies: Sequence[str] = ()
+
+
+@dataclass
+class Run:
+    """A prompt that has been computed and can be continued.
+
+    Attributes:
+        sequence: tokens and KV, prompt first; owned by the run until `finish` hands it on.
+        logits: float32 [vocab] of the last token; None where no model runs.
+        receipt: what the prompt cost.
+        settled: the directives as carried out.
+    """
+
+    engine: Engine
+    tenant: str
+    sequence: CachedSequence
+    logits: Tensor | None
+    receipt: Receipt
+    settled: Settled
+    _open: bool = field(default=True, repr=False)
+
+    def step(self, token: int) -> Tensor | None:
+        """Append one token and compute the logits behind it."""
+        return self.extend([token])
+
+    def extend(self, tokens: Sequence[int]) -> Tensor | None:
+        """Append tokens (sampled, or known beforehand) and compute the logits behind them.
+
+        Raises:
+            OutOfSlots: nothing can be evicted; the run stays as it was.
+            ContextOverflow: past the model's context length.
+        """
+        start = len(self.sequence)
+        self.engine.check_length(start + len(tokens))
+        self.engine.with_room(len(tokens), lambda: self.sequence.extend(tokens))
+        positions = np.arange(start, len(self.sequence), dtype=np.int64)
+        self.logits = self.engine.executor.forward(self.sequence, positions)
+        return self.logits
+
+    def finish(self) -> CachedSequence:
+        """End the run: canonical KV goes into the tenant's tree, the sequence to the caller."""
+        if not self._open:
+            raise EngineError("this run has ended")
+        self._open = False
+        length = self.sequence.canonical_len
+        if length:
+            tree = self.engine.forest.tree(self.tenant)
+            tree.insert(self.sequence.tokens[:length], self.sequence.extents(0, length))
+        return self.sequence
+
+    def abandon(self) -> None:
+        """End the run and drop its sequence; canonical KV stays in the tree. Safe to repeat."""
+        if self._open:
+            self.finish().release()
+
+
+class Engine:
+    """A model over a KV pool.
+
+    Args:
+        facts: what was measured of the model.
+        num_slots: tokens the pool holds.
+        executor: computes fresh tokens.
+        max_len: the model's context length.
+        config: see `EngineConfig`.
+        model: the model, where one runs.
+    """
+
+    def __init__(
+        self,
+        facts: ModelFacts,
+        num_slots: int,
+        executor: Executor,
+        *,
+        max_len: int,
+        config: EngineConfig | None = None,
+        model: LoadedModel | None = None,
+    ) -> None:
+        self.facts = facts
+        self.config = config or EngineConfig()
+        self.max_len = max_len
+        self.model = model
+        self.pool = SlotPool(num_slots)
+        self.forest = PrefixForest(self.pool)
+        self.executor = executor
+        self.lock = threading.RLock()
+        self.reclaimers: list[Callable[[int], None]] = []
+
+    @classmethod
+    def load(cls, source: str | Path, config: EngineConfig | None = None) -> Engine:
+        """Load a model and make an engine for it. Raises what `load_model` raises."""
+        config = config or EngineConfig()
+        return cls.of(load_model(source, dtype=config.dtype), config)
+
+    @classmethod
+    def of(cls, model: LoadedModel, config: EngineConfig | None = None) -> Engine:
+        """An engine for a loaded model."""
+        config = config or EngineConfig()
+        size = bytes_per_token(model.facts.layers, model.dtype)
+        # A working copy of one whole context, or half the memory, is kept free of slots.
+        reserved = min(model.max_len * size, config.kv_bytes // 2)
+        store = KVStore(model.facts.layers, (config.kv_bytes - reserved) // size, model.dtype)
+        executor = TorchExecutor(model, store, max_segments=config.max_segments, chunk=config.chunk)
+        return cls(
+            model.facts,
+            store.num_slots,
+            executor,
+            max_len=model.max_len,
+            config=config,
+            model=model,
+        )
+
+    @classmethod
+    def counting(cls, num_slots: int = 1 << 20, config: EngineConfig | None = None) -> Engine:
+        """An engine that does the accounting without a model, at any length."""
+        anything = RopeSpec(torch.ones(1, dtype=torch.float64), "half")
+        facts = ModelFacts((), anything)
+        return cls(facts, num_slots, CountingExecutor(), max_len=1 << 40, config=config)
+
+    def start(self, prompt: Prompt) -> Run:
+        """Splice, prefill and repair: everything up to the prompt's last logits.
+
+        Raises:
+            ContextOverflow: the prompt is longer than the model's context.
+            OutOfSlots: it does not fit the pool even after evicting everything idle.
+        """
+        if not prompt.tokens:
+            raise EngineError("a prompt needs at least one token")
+        self.check_length(len(prompt.tokens))
+        started = time.perf_counter()
+        settled = self._settle(prompt)
+        done, splice_us, edit_us = self._splice(prompt, settled)
+        self.executor.copy_us()
+        try:
+            logits = self.executor.forward(done.sequence, done.fresh)
+        except BaseException:
+            done.sequence.release()
+            raise
+        elapsed = (time.perf_counter() - started) * 1e3
+        receipt = _receipt(prompt, settled, done, splice_us, edit_us)
+        receipt = receipt.model_copy(
+            update={"ttft_ms": elapsed, "copy_us": self.executor.copy_us()}
+        )
+        return Run(self, prompt.tenant, done.sequence, logits, receipt, settled)
+
+    def check_length(self, length: int) -> None:
+        """Raise ContextOverflow when `length` tokens are more than the model's context."""
+        if length > self.max_len:
+            raise ContextOverflow(
+                f"{length} tokens do not fit the model's context of {self.max_len}; shorten the "
+                "conversation, or let a policy do it"
+            )
+
+    def with_room(self, tokens: int, action: Callable[[], Any]) -> Any:
+        """Run an allocation of about `tokens` slots; when the pool is full, evict and retry."""
+        try:
+            return action()
+        except OutOfSlots:
+            self.reclaim(tokens)
+            return action()
+
+    def reclaim(self, tokens: int) -> None:
+        """Make room: idle cached prefixes first, then whatever the reclaimers give up."""
+        self.forest.evict(tokens - self.pool.num_free)
+        for reclaimer in self.reclaimers:
+            if self.pool.num_free >= tokens:
+                return
+            reclaimer(tokens)
+            self.forest.evict(tokens - self.pool.num_free)
+
+    def _settle(self, prompt: Prompt) -> Settled:
+        previous = prompt.previous.tokens if prompt.previous else []
+        config = self.config
+        return settle(
+            previous, prompt.items, prompt.appended, self.facts, config.rules, config.repair
+        )
+
+    def _splice(self, prompt: Prompt, settled: Settled) -> tuple[Splice, float, float]:
+        """The sequence with holes; microseconds of the whole splice and of one directive."""
+        match = self.forest.tree(prompt.tenant).match(prompt.tokens)
+        self.pool.retain(match.extents)  # eviction must not take what we are about to use
+        started = time.perf_counter()
+        ids = [f"{prompt.version}.{index}" for index in range(len(settled.items))]
+        pieces = []
+        if prompt.previous is not None:
+            pieces = kept_pieces(prompt.previous, settled.directives, ids)
+        try:
+            cached = match.length + sum(
+                max(0, piece.end - max(piece.start, match.length)) for piece in pieces
+            )
+            done: Splice = self.with_room(
+                len(prompt.tokens) - cached + len(settled.repair.positions) + 1,
+                lambda: splice(
+                    self.pool,
+                    prompt.tokens,
+                    pieces,
+                    match.extents,
+                    settled.repair.positions,
+                ),
+            )
+        finally:
+            self.pool.release(match.extents)
+        microseconds = (time.perf_counter() - started) * 1e6
+        return done, microseconds, microseconds / max(1, len(settled.items))
+
+
+def _receipt(
+    prompt: Prompt, settled: Settled, done: Splice, splice_us: float, edit_us: float
+) -> Receipt:
+    """The figures of a run; `Receipt` checks that they add up."""
+    fresh = set(done.fresh.tolist())
+    counts = {kind: len(fresh & where) for kind, where in settled.repair.kinds.items()}
+    recomputed = sum(counts.values())
+    directives = settled.directives
+    return Receipt(
+        version=prompt.version,
+        previous=len(prompt.previous) if prompt.previous else 0,
+        prompt=len(prompt.tokens),
+        reused_exact=done.exact,
+        reused_spliced=done.spliced,
+        recomputed=recomputed,
+        prefilled=len(fresh) - recomputed,
+        removed=sum(d.end - d.start for d in directives),
+        inserted=sum(len(d.replacement) for d in directives),
+        appended=prompt.appended if prompt.previous else len(prompt.tokens),
+        edits=_edit_receipts(prompt, settled, counts, edit_us),
+        repair="full",
+        splice_us=splice_us,
+    )
+
+
+def _edit_receipts(
+    prompt: Prompt, settled: Settled, counts: dict[str, int], microseconds: float
+) -> tuple[EditReceipt, ...]:
+    """One receipt a directive; the repair of a commit is told at its first REPAIR."""
+    modes = [item.directive.mode for item in settled.items]
+    repaired = modes.index(Mode.REPAIR) if Mode.REPAIR in modes else None
+    length = len(prompt.previous) if prompt.previous else 0
+    return tuple(
+        EditReceipt(
+            id=f"{prompt.version}.{index}",
+            start=item.directive.start,
+            end=item.directive.end,
+            inserted=len(item.directive.replacement),
+            mode_asked=item.asked,
+            mode_used=item.directive.mode,
+            reason=item.reason,
+            suffix=kept_behind(settled.items, index, length),
+            recomputed=counts if index == repaired else {},
+            microseconds=microseconds,
+            policy="+".join(
+                dict.fromkeys(prompt.policies[i] for i in item.edits if prompt.policies)
+            ),
+        )
+        for index, item in enumerate(settled.items)
+    )

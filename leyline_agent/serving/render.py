@@ -1,0 +1,227 @@
+"""Rendering: messages become the model's tokens, at the cost of what changed.
+
+The chat template makes text; the text is split at the tokenizer's added tokens, where a tokenizer
+splits first anyway, and each piece's ids are remembered. A reply the model sampled itself is put
+back as the very ids it sampled, so an append-only turn extends the cached sequence exactly.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+from leyline_agent import message as message_module
+from leyline_agent.errors import EngineError
+from leyline_agent.message import Message
+from leyline_agent.serving.tool_calls import plain_messages
+
+__all__ = ["ChatRenderer", "Replies", "SessionRenderer"]
+
+ReplyKey = tuple[str, tuple[tuple[str, str, str], ...]]
+_CACHED_PIECES = 16384
+_PROBE_TOOL = {
+    "type": "function",
+    "function": {
+        "name": "leyline_probe_tool",
+        "description": "probe",
+        "parameters": {"type": "object", "properties": {}},
+    },
+}
+# For models that come without a chat template.
+_CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+@dataclass
+class Replies:
+    """The ids a session's replies were sampled as, by what the reply says."""
+
+    ids: dict[ReplyKey, tuple[int, ...]] = field(default_factory=dict)
+
+    def keep(self, reply: Message, ids: Sequence[int]) -> None:
+        """Remember that `reply` was sampled as `ids` (without an end-of-turn token)."""
+        self.ids.setdefault(_reply_key(reply), tuple(ids))
+
+    def find(self, message: Message) -> tuple[int, ...] | None:
+        """The ids of a reply that comes back unchanged."""
+        return self.ids.get(_reply_key(message)) if self.ids else None
+
+
+def _reply_key(message: Mapping[str, Any]) -> ReplyKey:
+    calls = tuple(
+        (
+            str(call.get("id")),
+            str((call.get("function") or {}).get("name")),
+            str((call.get("function") or {}).get("arguments")),
+        )
+        for call in message.get("tool_calls") or ()
+    )
+    return message_module.text(message), calls
+
+
+class ChatRenderer:
+    """Renders messages with a tokenizer's chat template.
+
+    Attributes:
+        tools_native: the template renders tools and tool results itself; otherwise they are
+            written into plain messages (`tool_calls.plain_messages`).
+        stop_ids: tokens that end a reply.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+        self.template: str = tokenizer.chat_template or _CHATML
+        self._nonce = secrets.token_hex(4)
+        self._added = self._added_pattern()
+        self._encode = lru_cache(maxsize=_CACHED_PIECES)(self._encode_piece)
+        self.tools_native = self._probe_tools()
+        self.stop_ids = self._find_stop_ids()
+
+    def text(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()) -> str:
+        """The prompt as text, ending with the generation prompt.
+
+        Raises:
+            EngineError: the template refuses these messages.
+        """
+        shown: Sequence[Message] = messages
+        native_tools: list[Any] | None = list(tools) or None
+        if not self.tools_native:
+            shown, native_tools = plain_messages(messages, tools), None
+        return self._apply(shown, native_tools)
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of rendered text; equal to encoding it whole."""
+        ids: list[int] = []
+        if self._added is None:
+            return list(self._encode(text))
+        for piece in self._added.split(text):
+            if piece:
+                ids.extend(self._encode(piece))
+        return ids
+
+    def render(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Mapping[str, Any]] = (),
+        replies: Replies | None = None,
+    ) -> list[int]:
+        """The prompt's tokens, with known replies as the ids they were sampled as."""
+        marked, found = self._mark(messages, replies)
+        text = self.text(marked, tools)
+        if not found:
+            return self.encode(text)
+        pieces = re.split(f"\ue000{self._nonce}:([0-9]+)\ue001", text)
+        if sorted(pieces[1::2]) != sorted(found):
+            # The template changed or repeated a reply: fall back to its own text.
+            return self.encode(self.text(messages, tools))
+        ids: list[int] = []
+        for index, piece in enumerate(pieces):
+            ids.extend(found[piece] if index % 2 else self.encode(piece))
+        return ids
+
+    def _mark(
+        self, messages: Sequence[Message], replies: Replies | None
+    ) -> tuple[Sequence[Message], dict[str, tuple[int, ...]]]:
+        """The messages with known replies as markers, and the markers' ids."""
+        if replies is None or not replies.ids:
+            return messages, {}
+        marked: list[Message] = []
+        found: dict[str, tuple[int, ...]] = {}
+        for message in messages:
+            ids = replies.find(message) if message.get("role") == "assistant" else None
+            if ids is None:
+                marked.append(message)
+                continue
+            number = str(len(found))
+            found[number] = ids
+            content = f"\ue000{self._nonce}:{number}\ue001"
+            marked.append({"role": "assistant", "content": content})
+        return marked, found
+
+    def _apply(self, messages: Sequence[Message], tools: list[Any] | None) -> str:
+        from jinja2 import TemplateError
+
+        try:
+            text: str = self.tokenizer.apply_chat_template(
+                list(messages),
+                tools=tools,
+                chat_template=self.template,
+                tokenize=False,
+                add_generation_prompt=True,
+            )
+        except (TemplateError, TypeError, ValueError, KeyError) as error:
+            raise EngineError(
+                f"the model's chat template refuses these messages: {error}"
+            ) from error
+        return text
+
+    def _added_pattern(self) -> re.Pattern[str] | None:
+        """Splits at added tokens; None where that would not equal encoding the whole text."""
+        added = self.tokenizer.added_tokens_decoder.values()
+        if any(t.lstrip or t.rstrip or t.single_word for t in added):
+            return None
+        contents = sorted((t.content for t in added), key=len, reverse=True)
+        if not contents or not self._starts_plain():
+            return None
+        return re.compile("(" + "|".join(map(re.escape, contents)) + ")")
+
+    def _starts_plain(self) -> bool:
+        """Whether the tokenizer adds nothing at the start of a text (SentencePiece may)."""
+        marker = next(iter(self.tokenizer.added_tokens_decoder.values())).content
+        tokenizer = self.tokenizer
+        whole = tokenizer.encode(f"{marker}word{marker} word", add_special_tokens=False)
+        parts = [tokenizer.encode(p, add_special_tokens=False) for p in (marker, "word", " word")]
+        return bool(whole == [*parts[0], *parts[1], *parts[0], *parts[2]])
+
+    def _encode_piece(self, piece: str) -> tuple[int, ...]:
+        return tuple(self.tokenizer.encode(piece, add_special_tokens=False))
+
+    def _probe_tools(self) -> bool:
+        """Whether the template shows a tool's declaration, a call and its result."""
+        call = {
+            "id": "probe1",
+            "type": "function",
+            "function": {"name": "leyline_probe_tool", "arguments": {"leyline_arg": "x"}},
+        }
+        messages: list[Message] = [
+            {"role": "user", "content": "probe"},
+            {"role": "assistant", "content": None, "tool_calls": [call]},
+            {"role": "tool", "tool_call_id": "probe1", "content": "leyline_probe_result"},
+        ]
+        try:
+            text = self._apply(messages, [_PROBE_TOOL])
+        except EngineError:
+            return False
+        shown = ("leyline_arg", "leyline_probe_result")
+        return text.count("leyline_probe_tool") >= 2 and all(word in text for word in shown)
+
+    def _find_stop_ids(self) -> frozenset[int]:
+        """The end-of-sequence token, and what the template puts behind a reply."""
+        stops = {self.tokenizer.eos_token_id}
+        text = self._apply(
+            [{"role": "user", "content": "q"}, {"role": "assistant", "content": "\ue000"}], None
+        )
+        behind = self.encode(text.partition("\ue000")[2])
+        if behind and behind[0] in self.tokenizer.added_tokens_decoder:
+            stops.add(behind[0])
+        return frozenset(stop for stop in stops if stop is not None)
+
+
+@dataclass(frozen=True)
+class SessionRenderer:
+    """A `lowering.Renderer` for one session: the chat renderer with the session's replies."""
+
+    chat: ChatRenderer
+    replies: Replies
+
+    def render(
+        self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()
+    ) -> list[int]:
+        """The tokens of the messages, ending with the generation prompt."""
+        return self.chat.render(messages, tools, self.replies)

@@ -1,0 +1,132 @@
+"""The engine's side of a session: versions, their messages and their cached sequences.
+
+A version is one acknowledged commit. A commit names the version it edits (its base), so branches
+and retries need no state but this. The newest few are kept; older ones only cost what the newer
+ones no longer share.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from leyline_agent.message import Message
+from leyline_agent.receipt import Receipt
+from leyline_agent.serving.kv.sequence import CachedSequence
+from leyline_agent.serving.render import Replies
+
+__all__ = ["EngineSession", "SessionStore", "Version"]
+
+KEPT_VERSIONS = 4
+MAX_SESSIONS = 1024
+
+
+@dataclass
+class Version:
+    """One acknowledged commit.
+
+    Attributes:
+        number: the version's number.
+        base: the version it was made from.
+        digest: the view digest the client sent, "" when none.
+        messages: the view with its reply; None for a token-level session.
+        sequence: tokens and KV, prompt and reply; empty once evicted.
+        prompt_len: tokens of the prompt.
+        receipt: what it cost.
+    """
+
+    number: int
+    base: int
+    digest: str
+    messages: Sequence[Message] | None
+    sequence: CachedSequence
+    prompt_len: int
+    receipt: Receipt
+    evicted: bool = False
+
+
+@dataclass
+class EngineSession:
+    """A session of one tenant."""
+
+    tenant: str
+    id: str
+    versions: OrderedDict[int, Version] = field(default_factory=OrderedDict)
+    replies: Replies = field(default_factory=Replies)
+    receipts: list[Receipt] = field(default_factory=list)
+
+    def add(self, version: Version) -> None:
+        """Record a commit; the oldest version is dropped when there are too many."""
+        replaced = self.versions.pop(version.number, None)
+        if replaced is not None:
+            replaced.sequence.release()
+        self.versions[version.number] = version
+        self.receipts.append(version.receipt)
+        while len(self.versions) > KEPT_VERSIONS:
+            _, oldest = self.versions.popitem(last=False)
+            oldest.sequence.release()
+
+    @property
+    def newest(self) -> Version | None:
+        """The version committed last."""
+        return next(reversed(self.versions.values()), None)
+
+    def release(self) -> None:
+        """Drop every version's KV."""
+        for version in self.versions.values():
+            version.sequence.release()
+        self.versions.clear()
+
+
+class SessionStore:
+    """Sessions by tenant and id, least recently used first."""
+
+    def __init__(self, max_sessions: int = MAX_SESSIONS) -> None:
+        self.max_sessions = max_sessions
+        self._sessions: OrderedDict[tuple[str, str], EngineSession] = OrderedDict()
+
+    def __iter__(self) -> Iterator[EngineSession]:
+        return iter(list(self._sessions.values()))
+
+    def find(self, tenant: str, session_id: str) -> EngineSession | None:
+        """The session, marked as used now."""
+        session = self._sessions.get((tenant, session_id))
+        if session is not None:
+            self._sessions.move_to_end((tenant, session_id))
+        return session
+
+    def open(self, tenant: str, session_id: str) -> EngineSession:
+        """The session, made if need be."""
+        session = self.find(tenant, session_id)
+        if session is None:
+            session = EngineSession(tenant, session_id)
+            self._sessions[tenant, session_id] = session
+            while len(self._sessions) > self.max_sessions:
+                _, oldest = self._sessions.popitem(last=False)
+                oldest.release()
+        return session
+
+    def drop(self, tenant: str, session_id: str) -> bool:
+        """Forget a session; whether there was one."""
+        session = self._sessions.pop((tenant, session_id), None)
+        if session is not None:
+            session.release()
+        return session is not None
+
+    def give_up(self, keep: EngineSession | None) -> Iterator[None]:
+        """Release KV step by step, cheapest first; the session being served is kept.
+
+        First versions that newer ones have replaced, then whole sessions, least recently used
+        first. A version whose KV is gone stays known: its next turn is an ordinary prefill.
+        """
+        for stale in (True, False):
+            for session in self:
+                if session is keep:
+                    continue
+                for version in list(session.versions.values()):
+                    if version.evicted or (stale and version is session.newest):
+                        continue
+                    version.sequence.release()
+                    version.evicted = True
+                    yield
