@@ -168,7 +168,7 @@ class Engine:
         self.pool = SlotPool(num_slots)
         self.forest = PrefixForest(self.pool)
         self.executor = executor
-        self.lock = threading.RLock()
+        self.lock = threading.Lock()
         self.reclaimers: list[Callable[[int], None]] = []
 
     @classmethod

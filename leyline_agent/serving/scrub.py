@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from leyline_agent.lowering import common_prefix
 from leyline_agent.message import Message, text
 from leyline_agent.serving.engine import Engine
 from leyline_agent.serving.kv.sequence import CachedSequence
@@ -21,8 +22,8 @@ _MIN_LINE = 16
 _MIN_WORD = 8
 
 
-def scrub(engine: Engine, session: EngineSession, start: int, keep: CachedSequence) -> int:
-    """Drop and zero what the session's held versions computed from token `start` on.
+def scrub(engine: Engine, session: EngineSession, keep: CachedSequence) -> int:
+    """Drop and zero what the session's versions computed behind where `keep` departs from them.
 
     Every held version is given up: each was computed while the text was visible. The tenant's
     tree loses the same tokens. Slots nobody else holds are overwritten.
@@ -30,7 +31,6 @@ def scrub(engine: Engine, session: EngineSession, start: int, keep: CachedSequen
     Args:
         engine: whose pool and trees.
         session: whose versions.
-        start: first token of the redacted span.
         keep: the redacted sequence; its slots are clean.
 
     Returns:
@@ -39,8 +39,9 @@ def scrub(engine: Engine, session: EngineSession, start: int, keep: CachedSequen
     tree = engine.forest.tree(session.tenant)
     tainted: list[Extent] = []
     for version in session.versions.values():
-        if version.evicted or len(version.sequence) <= start:
+        if version.evicted:
             continue
+        start = common_prefix(version.sequence.tokens, keep.tokens)
         tainted.extend(version.sequence.extents(start))
         cached = tree.match(version.sequence.tokens)
         tree.remove(list(slice_extents(cached.extents, start, cached.length)))
@@ -57,20 +58,16 @@ def scrub(engine: Engine, session: EngineSession, start: int, keep: CachedSequen
     return int(retained.sum())
 
 
-def quoting_messages(removed: str, view: Sequence[Message], edited: Iterable[int]) -> list[int]:
-    """Indices of messages in `view` that repeat a line or a telling word of the removed text.
-
-    `edited` are the replacements themselves. Only long lines and words with a digit count.
-    """
-    skip = set(edited)
+def quoting_messages(removed: str, view: Sequence[Message]) -> tuple[int, ...]:
+    """Indices of messages in `view` that repeat a long line, or a long word with a digit, of it."""
     lines = {line.strip() for line in removed.splitlines() if len(line.strip()) >= _MIN_LINE}
     words = {w for w in re.findall(r"[\w-]+", removed) if len(w) >= _MIN_WORD and _telling(w)}
     needles = lines | words
-    return [
+    return tuple(
         index
         for index, message in enumerate(view)
-        if index not in skip and any(needle in text(message) for needle in needles)
-    ]
+        if any(needle in text(message) for needle in needles)
+    )
 
 
 def _telling(word: str) -> bool:

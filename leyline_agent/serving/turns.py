@@ -9,8 +9,8 @@ from typing import Any
 from leyline_agent.adapter import Commit, WireEdit
 from leyline_agent.directive import Directive, Mode, apply
 from leyline_agent.edit import Edit
-from leyline_agent.lowering import Lowered, Lowering, common_prefix, lower
-from leyline_agent.message import Message, digest, view_digest
+from leyline_agent.lowering import Lowered, common_prefix, lower
+from leyline_agent.message import Message, digest, text, view_digest
 from leyline_agent.receipt import Reason
 from leyline_agent.serving.engine import Prompt
 from leyline_agent.serving.render import ChatRenderer, SessionRenderer
@@ -27,13 +27,13 @@ class Turn:
         prompt: what to run.
         reason: why the turn is not carried out as asked; ASKED when it is.
         detail: the reason in words.
-        lowering: how the edits were lowered; None for a plain prompt.
+        removed: the text that redacting edits took away.
     """
 
     prompt: Prompt
     reason: Reason = Reason.ASKED
     detail: str = ""
-    lowering: Lowering | None = None
+    removed: str = ""
 
 
 def plan_chat(
@@ -73,7 +73,7 @@ def plan_chat(
         version=commit.version,
         policies=[edit.policy for edit in edits],
     )
-    return Turn(prompt, lowering=lowering)
+    return Turn(prompt, removed=_redacted(unedited, edits))
 
 
 def plan_ahead(
@@ -100,7 +100,7 @@ def plan_ahead(
         version=commit.version,
         policies=[edit.policy for edit in edits],
     )
-    return Turn(prompt, lowering=lowering)
+    return Turn(prompt, removed=_redacted(unedited, edits))
 
 
 def plan_tokens(
@@ -157,6 +157,15 @@ def _truncated(items: Sequence[Lowered], agreed: int, length: int) -> list[Lower
     start = max(start, end_of_last)
     rest = Directive(start, length, (), Mode.FORGET)
     return [*result, Lowered(rest, (), Mode.FORGET, Reason.UNDECLARED)]
+
+
+def _redacted(unedited: Sequence[Message], edits: Sequence[Edit]) -> str:
+    return "\n".join(
+        text(message)
+        for edit in edits
+        if edit.redact
+        for message in unedited[edit.start : edit.end]
+    )
 
 
 def _is_retry(again: Version, commit: Commit) -> bool:

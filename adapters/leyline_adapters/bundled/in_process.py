@@ -1,0 +1,124 @@
+"""The bundled engine in this process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from leyline_adapters.bundled.body import CAPABILITIES, as_body, read_receipt, with_commit
+from leyline_agent.adapter import Capabilities, Commit, Request
+from leyline_agent.directive import Directive
+from leyline_agent.errors import AdapterError
+from leyline_agent.receipt import Receipt
+from leyline_agent.serving.chat import ChatService
+from leyline_agent.serving.edits import apply_directives, edit_ahead, forget
+from leyline_agent.serving.engine import Engine, EngineConfig
+from leyline_agent.serving.models.embedded import DEFAULT, resolve
+from leyline_agent.serving.wire import (
+    ChatRequest,
+    DirectivesRequest,
+    EditsRequest,
+    WireDirective,
+)
+
+__all__ = ["BundledAdapter"]
+
+
+class BundledAdapter:
+    """Takes the calls of a wrapped loop over and serves them here.
+
+    Args:
+        service: a chat service; `BundledAdapter.load()` makes one.
+        tenant: whose canonical KV may be shared.
+    """
+
+    name = "bundled"
+
+    def __init__(self, service: ChatService | None = None, tenant: str = "") -> None:
+        self.service = service or _service(DEFAULT, EngineConfig())
+        self.tenant = tenant
+
+    @classmethod
+    def load(
+        cls, model: str | Path = DEFAULT, config: EngineConfig | None = None, tenant: str = ""
+    ) -> BundledAdapter:
+        """Load a model by name, folder, hub name or GGUF file.
+
+        Raises:
+            EngineError: the model cannot be fetched or served.
+        """
+        return cls(_service(model, config or EngineConfig()), tenant)
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Every mode, with the full repair set."""
+        return CAPABILITIES
+
+    def prepare(self, request: Request, commit: Commit) -> Request:
+        """The request with the `leyline` field in its extra body."""
+        return with_commit(request, commit)
+
+    def receipt(self, response: Mapping[str, Any]) -> Receipt | None:
+        """The receipt of a response or of a stream's last chunk."""
+        return read_receipt(response)
+
+    def complete(self, request: Request) -> dict[str, Any]:
+        """A chat completion."""
+        return self.service.complete(self._parsed(request, stream=False), self.tenant)
+
+    def stream(self, request: Request) -> Iterator[dict[str, Any]]:
+        """The chunks of a streamed completion; close it to abandon the turn."""
+        return self.service.stream(self._parsed(request, stream=True), self.tenant)
+
+    async def acomplete(self, request: Request) -> dict[str, Any]:
+        """`complete` in a thread."""
+        return await asyncio.to_thread(self.complete, request)
+
+    async def astream(self, request: Request) -> AsyncIterator[dict[str, Any]]:
+        """`stream`, each chunk made in a thread."""
+        chunks = self.stream(request)
+        done = object()
+        try:
+            while (chunk := await asyncio.to_thread(next, chunks, done)) is not done:
+                assert isinstance(chunk, dict)
+                yield chunk
+        finally:
+            close = getattr(chunks, "close", None)
+            if close is not None:
+                close()
+
+    def apply(self, session: str, base_version: int, directives: list[Directive]) -> Receipt:
+        """Apply token-space directives to a session, atomically."""
+        wire = [
+            WireDirective(start=d.start, end=d.end, replacement=list(d.replacement), mode=d.mode)
+            for d in directives
+        ]
+        request = DirectivesRequest(base_version=base_version, directives=wire)
+        return apply_directives(self.service, session, request, self.tenant)
+
+    def edit_ahead(self, request: Request, commit: Commit) -> Receipt:
+        """Apply a commit's edits now, while a tool runs."""
+        body = as_body(with_commit(request, commit), stream=False)
+        return edit_ahead(self.service, EditsRequest.model_validate(body), self.tenant)
+
+    def forget(self, session: str, edit_id: str) -> Receipt:
+        """Compute again what absorbed the span an earlier edit removed."""
+        return forget(self.service, session, edit_id, self.tenant)
+
+    def _parsed(self, request: Request, *, stream: bool) -> ChatRequest:
+        from pydantic import ValidationError
+
+        try:
+            return ChatRequest.model_validate(as_body(request, stream=stream))
+        except ValidationError as error:
+            raise AdapterError(f"not a chat request: {error}") from error
+
+
+def _service(model: str | Path, config: EngineConfig) -> ChatService:
+    engine = Engine.load(resolve(model), config)
+    loaded = engine.model
+    if loaded is None:
+        raise AdapterError("the engine was loaded without a model")
+    return ChatService(engine, str(model), loaded.tokenizer)

@@ -1,0 +1,98 @@
+"""Generation: from a computed prompt to a reply, token by token."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from leyline_agent.errors import EngineError
+from leyline_agent.serving.detokenize import Detokenizer
+from leyline_agent.serving.engine import Run
+from leyline_agent.serving.render import ChatRenderer
+from leyline_agent.serving.sampling import Sampler
+from leyline_agent.serving.wire import SamplingRequest
+
+__all__ = ["Generated", "Generation"]
+
+
+@dataclass
+class Generated:
+    """What was generated.
+
+    Attributes:
+        text: the reply, without stop strings.
+        tokens: the ids sampled, without the token that ended the turn.
+        finish_reason: "stop" or "length".
+        logprobs: one OpenAI entry a token, where asked for.
+    """
+
+    text: str = ""
+    tokens: list[int] = field(default_factory=list)
+    finish_reason: str = "length"
+    logprobs: list[dict[str, Any]] | None = None
+
+
+class Generation:
+    """Generates a reply; iterating yields the text that became certain with each token.
+
+    Args:
+        run: the computed prompt; it is extended by every token kept.
+        chat: whose tokenizer and end-of-turn tokens.
+        request: sampling parameters and stop strings.
+        limit: at most this many tokens; None for what the context still holds.
+        top_logprobs: report log probabilities of this many alternatives.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        chat: ChatRenderer,
+        request: SamplingRequest,
+        *,
+        limit: int | None = None,
+        top_logprobs: int | None = None,
+    ) -> None:
+        self.run = run
+        self.chat = chat
+        self.sampler = Sampler.from_request(request)
+        self.detokenizer = Detokenizer(chat.tokenizer, stop=request.stop_strings)
+        room = run.engine.max_len - len(run.sequence)
+        self.limit = room if limit is None else min(limit, room)
+        self.result = Generated(logprobs=None if top_logprobs is None else [])
+        self.top_logprobs = top_logprobs
+
+    @property
+    def cut(self) -> bool:
+        """Whether a stop string ended the reply: its ids then say more than its text."""
+        return self.detokenizer.stopped
+
+    def __iter__(self) -> Iterator[str]:
+        for number in range(self.limit):
+            token = self._sample()
+            if token in self.chat.stop_ids:
+                self.result.finish_reason = "stop"
+                break
+            self.result.tokens.append(token)
+            new = self.detokenizer.push(token)
+            if new:
+                self.result.text += new
+                yield new
+            if self.detokenizer.stopped:
+                self.result.finish_reason = "stop"
+                break
+            if number + 1 < self.limit:
+                self.run.step(token)
+        rest = self.detokenizer.finish()
+        if rest:
+            self.result.text += rest
+            yield rest
+
+    def _sample(self) -> int:
+        if self.run.logits is None:
+            raise EngineError("no model runs in this engine; it only does the accounting")
+        token = self.sampler.sample(self.run.logits)
+        if self.result.logprobs is not None and self.top_logprobs is not None:
+            entry = self.sampler.logprobs(self.run.logits, token, self.top_logprobs)
+            self.result.logprobs.append(entry)
+        return token
