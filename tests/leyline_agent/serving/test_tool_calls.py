@@ -98,6 +98,9 @@ class TestParse:
         for cut in range(1, len("\n</tool_call>") + 1):
             assert calls_of(parse_reply(whole[:-cut], TOOLS)) == [("bash", {"command": "ls"})]
 
+    def test_text_only_behind_a_call(self):
+        assert parse_reply(f"{block()}\nDone.", TOOLS).content == "Done."
+
     def test_an_unknown_name_is_still_a_call(self):
         assert calls_of(parse_reply(block("rm_rf"), TOOLS)) == [("rm_rf", {})]
 
@@ -198,8 +201,9 @@ fragments = st.sampled_from(
         " ",
         "text",
         "<",
-        block(command="</tool_call>"),
-        block("read_file", path="é\\u00e9\n"),
+        block(command="</tool_call>", path="é漢", force=True),
+        block("read_file", path="\\u00e9\n", depth=-1.5e3, limit=None),
+        "<|python_tag|>",
     ]
 )
 
@@ -237,6 +241,13 @@ class TestStreaming:
         assert parser.feed("Hello") == ["Hello"]
         assert parser.feed(" <tool") == []
         assert parser.feed("box>") == [" <toolbox>"]
+
+    def test_literals_behind_a_tag_in_a_string(self):
+        assert len(streamed(block(command="</tool_call>", force=True, path="é漢"))) == 1
+
+    def test_a_bare_call_behind_the_python_tag(self):
+        text = '<|python_tag|>{"name": "bash", "parameters": {}}'
+        assert streamed(text) == [{"name": "bash", "arguments": "{}"}]
 
     def test_nothing_of_a_block_is_given_out(self):
         parser = ToolCallParser(TOOLS)
