@@ -56,7 +56,7 @@ class AttentionPlan:
     Attributes:
         steps: the calls; together they show every query exactly the keys up to its position.
         writes: (query start, query end, first slot): where new keys and values go.
-        tables: offset -> float32 cos and sin [rotary_dim / 2] of -offset.
+        tables: offset -> float32 cosines and signed sines [rotary_dim] of -offset.
     """
 
     steps: tuple[Step, ...]

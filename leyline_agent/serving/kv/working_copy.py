@@ -94,7 +94,7 @@ class WorkingCopy:
             if self.rope is None or not len(moved):
                 copy.copy_(keys)
             elif whole:
-                self.rope.rotate_into(keys, cos, sin, copy)
+                copy.copy_(self.rope.rotate(keys, cos, sin))
             else:
                 copy.copy_(keys)
                 copy[moved] = self.rope.rotate(keys[moved], cos, sin)

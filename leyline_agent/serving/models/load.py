@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
+import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from leyline_agent.errors import UnsupportedModel
+from leyline_agent.serving.models.embedded import data_dir
 from leyline_agent.serving.models.glue import ATTENTION, register
 from leyline_agent.serving.models.probe import ModelFacts, probe
 
@@ -55,17 +60,9 @@ def load_model(source: str | Path, *, dtype: str = "auto", name: str | None = No
         UnsupportedModel: not a causal LM that transformers can read, a damaged file, or layers
             the engine cannot serve.
     """
-    from transformers import AutoModelForCausalLM
-
     register()
-    where, options = _locate(source)
     kind = pick_dtype(dtype)
-    try:
-        model = AutoModelForCausalLM.from_pretrained(
-            where, dtype=kind, attn_implementation=ATTENTION, **_weights_options(options)
-        )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise UnsupportedModel(f"cannot load {source}: {error}") from error
+    model, tokenizer = _dense(source, kind) if _is_gguf(source) else _load(source, {}, kind)
     model.eval().requires_grad_(False)
     facts = probe(model)
     if facts.refusal is not None:
@@ -74,7 +71,7 @@ def load_model(source: str | Path, *, dtype: str = "auto", name: str | None = No
     return LoadedModel(
         name=name or Path(str(source)).stem,
         model=model,
-        tokenizer=load_tokenizer(source),
+        tokenizer=tokenizer,
         facts=facts,
         max_len=int(getattr(config, "max_position_embeddings", 2048)),
         dtype=kind,
@@ -87,16 +84,13 @@ def load_tokenizer(source: str | Path) -> Any:
     Raises:
         UnsupportedModel: there is none that can be read.
     """
-    from transformers import AutoTokenizer
-
-    where, options = _locate(source)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(where, **options)
-    except (OSError, ValueError, KeyError) as error:
-        raise UnsupportedModel(f"cannot read a tokenizer from {source}: {error}") from error
-    if not tokenizer.is_fast:
-        raise UnsupportedModel(f"{source}: only fast tokenizers (tokenizer.json) are supported")
-    return tokenizer
+    if not _is_gguf(source):
+        return _tokenizer(source, {})
+    path = Path(source).expanduser()
+    folder = _dense_folder(path, "tokenizer")
+    if not folder.is_dir():
+        _publish(folder, [_tokenizer(path.parent, {"gguf_file": path.name})])
+    return _tokenizer(folder, {})
 
 
 def pick_dtype(dtype: str) -> torch.dtype:
@@ -109,23 +103,80 @@ def pick_dtype(dtype: str) -> torch.dtype:
     return DTYPES[dtype]
 
 
-def _locate(source: str | Path) -> tuple[str, dict[str, Any]]:
-    """Where transformers should look, and the options that make it read a GGUF file."""
+def _is_gguf(source: str | Path) -> bool:
+    """Whether `source` is a GGUF file. Raises UnsupportedModel for a damaged or missing one."""
     path = Path(source).expanduser()
     if path.is_file():
         with path.open("rb") as file:
-            if file.read(4) != GGUF_MAGIC:
+            if file.read(len(GGUF_MAGIC)) != GGUF_MAGIC:
                 raise UnsupportedModel(f"{path} is not a GGUF file; fetch it again")
-        return str(path.parent), {"gguf_file": path.name}
+        return True
     if path.suffix == ".gguf":
         raise UnsupportedModel(f"{path} does not exist")
-    return str(source), {}
+    return False
 
 
-def _weights_options(options: dict[str, Any]) -> dict[str, Any]:
-    if "gguf_file" not in options:
-        return options
+def _dense(path: str | Path, dtype: torch.dtype) -> tuple[Any, Any]:
+    """A GGUF file's model and tokenizer, unpacked once and kept in the data folder.
+
+    Unpacking takes ten times as long as loading what was unpacked.
+    """
     from transformers import GgufConfig
 
-    # Dense weights: packed ones are several times slower to prefill with.
-    return {**options, "quantization_config": GgufConfig(dequantize=True)}
+    file = Path(path).expanduser()
+    folder = _dense_folder(file, str(dtype).removeprefix("torch."))
+    if not folder.is_dir():
+        logger.info("unpacking %s once into %s", file.name, folder)
+        # Dense weights: packed ones are several times slower to prefill with.
+        options = {
+            "gguf_file": file.name,
+            "quantization_config": GgufConfig(dequantize=True),
+        }
+        _publish(folder, _load(file.parent, options, dtype))
+    return _load(folder, {}, dtype)
+
+
+def _dense_folder(file: Path, kind: str) -> Path:
+    stat = file.stat()
+    identity = f"{file.resolve()}:{stat.st_size}:{stat.st_mtime_ns}"
+    short = hashlib.blake2b(identity.encode(), digest_size=6).hexdigest()
+    return data_dir() / "dense" / f"{file.stem}-{kind}-{short}"
+
+
+def _publish(folder: Path, parts: Sequence[Any]) -> None:
+    """Save parts into `folder` so that it appears whole or not at all."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        made = Path(scratch) / "model"
+        for part in parts:
+            part.save_pretrained(made)
+        try:
+            made.rename(folder)
+        except OSError:
+            if not folder.is_dir():  # else another process was first
+                raise
+
+
+def _load(source: str | Path, options: dict[str, Any], dtype: torch.dtype) -> tuple[Any, Any]:
+    from transformers import AutoModelForCausalLM
+
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            source, dtype=dtype, attn_implementation=ATTENTION, **options
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise UnsupportedModel(f"cannot load {source}: {error}") from error
+    file = {k: v for k, v in options.items() if k == "gguf_file"}
+    return model, _tokenizer(source, file)
+
+
+def _tokenizer(source: str | Path, options: dict[str, Any]) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, **options)
+    except (OSError, ValueError, KeyError) as error:
+        raise UnsupportedModel(f"cannot read a tokenizer from {source}: {error}") from error
+    if not tokenizer.is_fast:
+        raise UnsupportedModel(f"{source}: only fast tokenizers (tokenizer.json) are supported")
+    return tokenizer

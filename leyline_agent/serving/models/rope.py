@@ -38,29 +38,28 @@ class RopeSpec:
         return 2 * self.inv_freq.numel()
 
     def tables(self, deltas: Tensor) -> tuple[Tensor, Tensor]:
-        """Float32 cosines and sines [n, rotary_dim / 2] of integer `deltas` [n]."""
+        """Float32 cosines and signed sines [n, rotary_dim] of integer `deltas` [n].
+
+        Laid out so that a rotation is x * cos + swap(x) * sin, swap exchanging paired entries.
+        """
         angles = deltas.to(torch.float64)[:, None] * self.inv_freq[None, :]
-        return angles.cos().to(torch.float32), angles.sin().to(torch.float32)
+        cos, sin = angles.cos().to(torch.float32), angles.sin().to(torch.float32)
+        if self.pairing == "half":
+            return torch.cat((cos, cos), -1), torch.cat((-sin, sin), -1)
+        return cos.repeat_interleave(2, -1), torch.stack((-sin, sin), -1).flatten(-2)
 
     def rotate(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         """`x` [..., head_dim] rotated in float32, in x's dtype.
 
-        `cos` and `sin` broadcast against [..., rotary_dim / 2].
+        `cos` and `sin` are rows of `tables`; they broadcast against [..., rotary_dim].
         """
-        out = torch.empty_like(x)
-        self.rotate_into(x, cos, sin, out)
-        return out
-
-    def rotate_into(self, x: Tensor, cos: Tensor, sin: Tensor, out: Tensor) -> None:
-        """Write `x` rotated into `out` (same shape and dtype, not overlapping)."""
         dim = self.rotary_dim
-        if self.pairing == "half":
-            first, second = slice(0, dim // 2), slice(dim // 2, dim)
-        else:
-            first, second = slice(0, dim, 2), slice(1, dim, 2)
         wide = x[..., :dim].to(torch.float32)
-        x1, x2 = wide[..., first], wide[..., second]
-        out[..., first] = torch.addcmul(x1 * cos, x2, sin, value=-1)
-        out[..., second] = torch.addcmul(x2 * cos, x1, sin)
-        if dim < x.shape[-1]:
-            out[..., dim:] = x[..., dim:]
+        rotated = self._swap(wide).mul_(sin).addcmul_(wide, cos).to(x.dtype)
+        return rotated if dim == x.shape[-1] else torch.cat((rotated, x[..., dim:]), -1)
+
+    def _swap(self, x: Tensor) -> Tensor:
+        """A copy of `x` with paired entries exchanged."""
+        if self.pairing == "half":
+            return x.roll(x.shape[-1] // 2, -1)
+        return x.reshape(*x.shape[:-1], -1, 2).flip(-1).flatten(-2)
