@@ -233,9 +233,9 @@ class TestStreaming:
                 rest = rest.removeprefix("<|python_tag|>").removeprefix("<tool_call>")
                 written, end = json.JSONDecoder().raw_decode(rest)
                 assert written["name"] == piece["name"]
-                rest = rest[end:].removeprefix("</tool_call>")
-                if "</tool_call>".startswith(rest):  # the reply ends inside the closing tag
-                    rest = ""
+                behind = rest[end:]
+                cut = "</tool_call"[: len(behind)] == behind  # the reply ends inside the tag
+                rest = "" if cut else behind.removeprefix("</tool_call>")
         assert rest == ""
 
     def test_text_is_given_out_at_once(self):
