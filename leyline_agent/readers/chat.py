@@ -121,7 +121,7 @@ def normalise(raw: Any, where: str = "messages") -> list[Message]:
 
 def _plain(message: Mapping[str, Any], chat: Chat, where: str) -> Message:
     role = message.get("role")
-    if role not in ROLES:
+    if not isinstance(role, str) or role not in ROLES:
         raise TrajectoryError(
             f"{where}: role {role!r} is not one of {', '.join(sorted(ROLES))}; "
             "if this is a harness's own format, convert it to OpenAI-chat messages first"

@@ -12,10 +12,12 @@ from leyline_agent.readers.chat import normalise, usages
 from leyline_agent.readers.fields import items, mapping, maybe
 from leyline_agent.readers.recording import Recording
 
-__all__ = ["NAME", "matches", "recordings", "with_calls"]
+__all__ = ["NAME", "matches", "recordings", "to_chat"]
 
 NAME = "mini-swe-agent"
-_RETURNCODE = re.compile(r"\s*<returncode>(-?\d{1,10})</returncode>")
+_RETURNCODE = re.compile(
+    r"\s*(?:<exception>.*?</exception>\s*)?<returncode>(-?\d{1,10})</returncode>", re.DOTALL
+)
 
 
 def matches(record: Any) -> bool:
@@ -33,7 +35,7 @@ def recordings(record: Mapping[str, Any]) -> Iterator[Recording]:
     yield Recording(
         id=str(record.get("instance_id") or ""),
         format=NAME,
-        messages=tuple(with_calls(normalise([_with_exit_code(m) for m in spoken]))),
+        messages=tuple(to_chat(spoken)),
         usage=usages(_path(m, "extra", "response") for m in spoken),
         resolved=maybe(info.get("resolved"), bool),
         meta={
@@ -44,8 +46,9 @@ def recordings(record: Mapping[str, Any]) -> Iterator[Recording]:
     )
 
 
-def with_calls(messages: list[Message]) -> list[Message]:
-    """Tool calls made of fenced commands, where the run has no native ones."""
+def to_chat(raw: list[Any]) -> list[Message]:
+    """OpenAI-chat messages with exit codes; fenced commands as calls where none are native."""
+    messages = normalise([_with_exit_code(message) for message in raw])
     if any(message.get("tool_calls") for message in messages):
         return messages
     return text_calls.rebuild(messages, text_calls.mini_fenced)

@@ -36,7 +36,9 @@ def matches(record: Any) -> bool:
 
 
 def _is_event(event: Any) -> bool:
-    return isinstance(event, dict) and ("action" in event or "observation" in event)
+    return isinstance(event, dict) and isinstance(
+        event.get("observation", event.get("action")), str
+    )
 
 
 def _flat(history: list[Any]) -> Iterator[Any]:

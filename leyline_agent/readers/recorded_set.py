@@ -16,12 +16,12 @@ __all__ = ["NAME", "matches", "recordings"]
 NAME = "recorded-set"
 _META = ("source", "format", "model", "licence", "extra")
 
-# Harnesses whose calls the sets keep as the text the model wrote, by prefix of `format`.
-_WITH_CALLS: dict[str, Callable[[list[Message]], list[Message]]] = {
-    "chat-xml": swe_agent.with_calls,
-    "mini-swe-agent": mini_swe_agent.with_calls,
-    "smolagents": smolagents.with_calls,
-    "sweagent": swe_agent.with_calls,
+# What the sets keep of some harnesses is still their own text, by prefix of `format`.
+_TO_CHAT: dict[str, Callable[[list[Message]], list[Message]]] = {
+    "chat-xml": lambda raw: swe_agent.with_calls(normalise(raw)),
+    "mini-swe-agent": mini_swe_agent.to_chat,
+    "smolagents": smolagents.to_chat,
+    "sweagent": lambda raw: swe_agent.with_calls(normalise(raw)),
 }
 
 
@@ -50,10 +50,6 @@ def recordings(record: Mapping[str, Any]) -> Iterator[Recording]:
 
 def _messages(record: Mapping[str, Any]) -> list[Message]:
     raw = [mapping(m, f"messages[{i}]") for i, m in enumerate(record["messages"])]
-    if str(record["format"]).startswith("smolagents"):
-        return smolagents.with_calls(raw)  # its tool messages answer calls written as text
-    messages = normalise(raw)
-    for prefix, with_calls in _WITH_CALLS.items():
-        if str(record["format"]).startswith(prefix):
-            return with_calls(messages)
-    return messages
+    named = str(record["format"])
+    to_chat = next((f for prefix, f in _TO_CHAT.items() if named.startswith(prefix)), normalise)
+    return to_chat(raw)

@@ -12,7 +12,7 @@ from leyline_agent.readers.chat import Chat, assistant, looks_like_messages, too
 from leyline_agent.readers.fields import mappings
 from leyline_agent.readers.recording import Recording
 
-__all__ = ["NAME", "matches", "recordings", "with_calls"]
+__all__ = ["NAME", "matches", "recordings", "to_chat"]
 
 NAME = "smolagents"
 CALLING = "Calling tools:\n"
@@ -31,12 +31,12 @@ def recordings(record: Mapping[str, Any]) -> Iterator[Recording]:
     yield Recording(
         id=str(record.get("id") or record.get("task_id") or ""),
         format=NAME,
-        messages=tuple(with_calls(steps)),
+        messages=tuple(to_chat(steps)),
         meta={key: record[key] for key in _META if record.get(key)},
     )
 
 
-def with_calls(steps: list[Message]) -> list[Message]:
+def to_chat(steps: list[Message]) -> list[Message]:
     """OpenAI-chat messages of smolagents'.
 
     "Calling tools:" messages become calls of the assistant message before them. What comes back

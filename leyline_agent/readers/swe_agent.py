@@ -43,15 +43,15 @@ def recordings(record: Mapping[str, Any]) -> Iterator[Recording]:
 
 
 def with_calls(messages: list[Message]) -> list[Message]:
-    """Tool calls made of XML functions or of the last fenced block, where there are no native ones.
-
-    For histories that kept the text alone.
-    """
+    """Tool calls made of text, for histories without native calls that kept the text alone."""
     if any(message.get("tool_calls") for message in messages):
         return messages
-    return text_calls.rebuild(
-        messages, lambda said: text_calls.xml(said) or text_calls.fenced(said)
-    )
+    return text_calls.rebuild(messages, _written_call)
+
+
+def _written_call(said: str) -> text_calls.TextCall | None:
+    """The call in a message's text, as any of SWE-agent's parsers would find it."""
+    return text_calls.xml(said) or text_calls.tagged(said) or text_calls.fenced(said)
 
 
 def _one_result(message: dict[str, Any]) -> dict[str, Any]:

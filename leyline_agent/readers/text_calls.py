@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from leyline_agent.message import Message
 from leyline_agent.readers.chat import Chat
 
-__all__ = ["TextCall", "fenced", "mini_fenced", "rebuild", "uses_xml", "xml"]
+__all__ = ["TextCall", "fenced", "mini_fenced", "rebuild", "tagged", "uses_xml", "xml"]
 
 SHELL = "bash"
 _FENCE_LINE = re.compile(r"^```(\S*)[ \t\r]*$", re.MULTILINE)
@@ -41,6 +41,17 @@ def fenced(content: str) -> TextCall | None:
     """The last fenced block as a shell command (SWE-agent's thought and action)."""
     blocks = list(_blocks(content))
     return _shell(content, blocks[-1]) if blocks else None
+
+
+def tagged(content: str) -> TextCall | None:
+    """The last `<command>...</command>` as a shell command (SWE-agent's XML thought and action)."""
+    end = content.rfind("</command>")
+    start = content.rfind("<command>", 0, max(end, 0))
+    if start < 0:
+        return None
+    command = content[start + len("<command>") : end]
+    said = content[:start].removesuffix("\n") + content[end + len("</command>") :]
+    return TextCall(said, SHELL, {"command": command.strip("\n")})
 
 
 def mini_fenced(content: str) -> TextCall | None:
