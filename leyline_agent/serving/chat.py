@@ -13,7 +13,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor
+
 from leyline_agent.directive import Mode
+from leyline_agent.lowering import common_prefix
 from leyline_agent.message import Message
 from leyline_agent.receipt import Reason, Receipt
 from leyline_agent.serving.engine import Engine, Run
@@ -72,6 +75,25 @@ class ChatService:
                 "usage": turn.usage(),
                 "leyline": _wire(receipt),
             }
+
+    def recorded(
+        self, request: ChatRequest, reply: Message, tenant: str = "", *, score: bool = False
+    ) -> tuple[Receipt, Tensor | None]:
+        """Run a turn whose reply is known: the prompt is computed, the reply taken as generated.
+
+        Returns:
+            The receipt, and with `score` the float32 logits [reply tokens, vocab] that predicted
+            each of the reply's tokens (None where no model runs).
+        """
+        with self._turn(request, tenant) as turn:
+            tokens = turn.tokens_of(reply)
+            logits = None
+            if score and tokens:
+                logits = turn.run.score(tokens)
+            elif tokens:
+                turn.run.extend(tokens)
+            turn.generated.tokens.extend(tokens)
+            return turn.commit(reply), logits
 
     def stream(self, request: ChatRequest, tenant: str = "") -> Iterator[dict[str, Any]]:
         """The chunks of a streamed completion; the last one carries usage and the receipt.
@@ -170,6 +192,16 @@ class ActiveTurn:
         if not self.request.shown_tools:
             return so_far
         return so_far.partition("<tool_call>")[0].removesuffix("<")
+
+    def tokens_of(self, reply: Message) -> list[int]:
+        """The tokens a known reply would have been generated as."""
+        messages = [*self.request.messages, reply]
+        replies = self.session.replies if self.session else None
+        whole = self.service.chat.render(messages, self.request.shown_tools, replies)
+        prompt = self.planned.prompt.tokens
+        behind = whole[common_prefix(prompt, whole) :]
+        stops = self.service.chat.stop_ids
+        return behind[: next((i for i, t in enumerate(behind) if t in stops), len(behind))]
 
     def reply(self) -> Message:
         """The assistant message."""

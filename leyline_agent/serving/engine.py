@@ -27,6 +27,7 @@ from leyline_agent.errors import ContextOverflow, EngineError, OutOfSlots
 from leyline_agent.lowering import Lowered
 from leyline_agent.receipt import EditReceipt, Receipt
 from leyline_agent.serving.executor import CountingExecutor, Executor, TorchExecutor
+from leyline_agent.serving.kernels.segment_attention import Positions
 from leyline_agent.serving.kv.sequence import CachedSequence
 from leyline_agent.serving.kv.slots import SlotPool
 from leyline_agent.serving.kv.splice import Splice, kept_pieces, splice
@@ -115,12 +116,27 @@ class Run:
             OutOfSlots: nothing can be evicted; the run stays as it was.
             ContextOverflow: past the model's context length.
         """
+        positions = self._append(tokens)
+        self.logits = self.engine.executor.forward(self.sequence, positions)
+        return self.logits
+
+    def score(self, tokens: Sequence[int]) -> Tensor | None:
+        """Append known tokens; float32 logits [len(tokens), vocab] that *predicted* each.
+
+        Row i is what the model said before it read token i. None where no model runs.
+        """
+        before = self.logits
+        after = self.engine.executor.forward(self.sequence, self._append(tokens), every=True)
+        if before is None or after is None:
+            return None
+        self.logits = after[-1]
+        return torch.cat((before[None], after[:-1]))
+
+    def _append(self, tokens: Sequence[int]) -> Positions:
         start = len(self.sequence)
         self.engine.check_length(start + len(tokens))
         self.engine.with_room(len(tokens), lambda: self.sequence.extend(tokens))
-        positions = np.arange(start, len(self.sequence), dtype=np.int64)
-        self.logits = self.engine.executor.forward(self.sequence, positions)
-        return self.logits
+        return np.arange(start, len(self.sequence), dtype=np.int64)
 
     def finish(self) -> CachedSequence:
         """End the run: canonical KV goes into the tenant's tree, the sequence to the caller."""

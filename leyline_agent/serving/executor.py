@@ -36,10 +36,12 @@ PREFILL_CHUNK = 1024
 class Executor(Protocol):
     """Computes the fresh tokens of a sequence."""
 
-    def forward(self, sequence: CachedSequence, positions: Positions) -> Tensor | None:
-        """Fill the slots of `positions` (ascending); logits [vocab] of the last, float32.
+    def forward(
+        self, sequence: CachedSequence, positions: Positions, *, every: bool = False
+    ) -> Tensor | None:
+        """Fill the slots of `positions` (ascending); logits of the last one [vocab], float32.
 
-        None where no model runs.
+        With `every`, logits of all of them [positions, vocab]. None where no model runs.
         """
         ...
 
@@ -59,7 +61,9 @@ class Executor(Protocol):
 class CountingExecutor:
     """Does the accounting and no arithmetic."""
 
-    def forward(self, sequence: CachedSequence, positions: Positions) -> Tensor | None:
+    def forward(
+        self, sequence: CachedSequence, positions: Positions, *, every: bool = False
+    ) -> Tensor | None:
         """Nothing to compute."""
         return None
 
@@ -101,30 +105,35 @@ class TorchExecutor:
         self._copy_seconds = 0.0
 
     @torch.inference_mode()
-    def forward(self, sequence: CachedSequence, positions: Positions) -> Tensor:
-        """Fill the slots of `positions`; logits [vocab] of the last one, float32."""
-        logits: Tensor | None = None
-        for start in range(0, len(positions), self.chunk):
-            logits = self._chunk(sequence, positions[start : start + self.chunk])
-        if logits is None:
+    def forward(
+        self, sequence: CachedSequence, positions: Positions, *, every: bool = False
+    ) -> Tensor:
+        """Fill the slots of `positions`; logits [vocab] of the last one, float32, or of all."""
+        if not len(positions):
             raise ValueError("a forward pass needs at least one position")
-        return logits
+        parts = [
+            self._chunk(sequence, positions[start : start + self.chunk], every)
+            for start in range(0, len(positions), self.chunk)
+        ]
+        return torch.cat(parts) if every else parts[-1][-1]
 
-    def _chunk(self, sequence: CachedSequence, positions: Positions) -> Tensor:
+    def _chunk(self, sequence: CachedSequence, positions: Positions, every: bool) -> Tensor:
+        """Logits [1, vocab] of the last position, or of every position."""
         end = int(positions[-1]) + 1
         segments = list(slice_segments(sequence.segments, 0, end))
         copy = self._copy_of(sequence, segments)
-        if copy is None:
-            attend = _Pass(self.store, segments, positions, self.model)
-        else:
-            attend = _Pass(self.store, segments, positions, self.model, copy)
+        attend = _Pass(self.store, segments, positions, self.model, copy)
         ids = torch.tensor([[sequence.tokens[p] for p in positions.tolist()]])
         where = torch.from_numpy(positions)[None]
         network: Any = self.model.model
         out = network(
-            input_ids=ids, position_ids=where, use_cache=False, logits_to_keep=1, leyline=attend
+            input_ids=ids,
+            position_ids=where,
+            use_cache=False,
+            logits_to_keep=0 if every else 1,
+            leyline=attend,
         )
-        logits: Tensor = out.logits[0, -1].float()
+        logits: Tensor = out.logits[0].float()
         return logits
 
     def _copy_of(self, sequence: CachedSequence, segments: list[Segment]) -> WorkingCopy | None:
