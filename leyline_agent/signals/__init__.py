@@ -1,0 +1,26 @@
+"""What a trajectory shows: failed calls and stale outputs. Pure functions, no model.
+
+    from leyline_agent.signals import failures, stale
+
+    failures(trajectory)   # each with what says so
+    stale(trajectory)      # each with what superseded it
+"""
+
+from leyline_agent.signals.effects import BUILTIN, ToolEffects
+from leyline_agent.signals.failed import Failure, FailureKind, failure, failures
+from leyline_agent.signals.stale import Stale, StaleKind, stale
+from leyline_agent.signals.stub import is_stub, stub
+
+__all__ = [
+    "BUILTIN",
+    "Failure",
+    "FailureKind",
+    "Stale",
+    "StaleKind",
+    "ToolEffects",
+    "failure",
+    "failures",
+    "is_stub",
+    "stale",
+    "stub",
+]

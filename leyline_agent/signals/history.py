@@ -1,0 +1,33 @@
+"""The results of a view as the tools gave them, whatever policies have made of them since."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from leyline_agent.trajectory import ToolResult, Trajectory
+
+__all__ = ["originals"]
+
+
+def originals(trajectory: Trajectory) -> tuple[ToolResult, ...]:
+    """For each of `trajectory.tool_results` the same result in the unedited history.
+
+    Results are matched by place while nothing was dropped or inserted, else by a call id that
+    occurs once; one that cannot be matched stands for itself.
+    """
+    history = trajectory.original
+    if history is trajectory:
+        return trajectory.tool_results
+    if len(history.messages) == len(trajectory.messages):
+        by_place = {result.index: result for result in history.tool_results}
+        return tuple(by_place.get(result.index, result) for result in trajectory.tool_results)
+    by_id = {_call_id(result): result for result in history.tool_results}
+    times = Counter(map(_call_id, history.tool_results))
+    return tuple(
+        by_id[_call_id(result)] if _call_id(result) and times[_call_id(result)] == 1 else result
+        for result in trajectory.tool_results
+    )
+
+
+def _call_id(result: ToolResult) -> str:
+    return result.call.id if result.call else ""

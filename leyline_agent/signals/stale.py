@@ -1,0 +1,194 @@
+"""Stale outputs: results that a later call has made out of date or shows again.
+
+A result is stale when *every* piece of it is: a file part whose file was written later
+("edited") or of which at least the same lines were read later ("reread"), the output of a command
+or query that was run again later ("rerun"). What cannot be told is not stale: unknown programs
+and undeclared tools write nothing here, a failed read supersedes nothing, a part never supersedes
+the whole, and neither does a result that is itself no longer in the view.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from leyline_agent.signals.commands import pipelines
+from leyline_agent.signals.effects import BUILTIN, ToolEffects, effects_of
+from leyline_agent.signals.failed import failure
+from leyline_agent.signals.history import originals
+from leyline_agent.signals.invocation import invocation
+from leyline_agent.signals.outputs import Effects, Piece, Read, Run, covers
+from leyline_agent.signals.reading import resolve
+from leyline_agent.signals.stub import is_stub
+from leyline_agent.trajectory import ToolResult, Trajectory
+
+__all__ = ["Stale", "StaleKind", "stale"]
+
+StaleKind = Literal["edited", "reread", "rerun"]
+
+# Harnesses, and `head_and_tail`, mark a text they cut short with one of these.
+_CLIPPED = re.compile(
+    r"<response clipped>|<elided_chars>|<output truncated>|\[\.\.\. Observation truncated"
+    r"|^\[\.\.\. \d+ characters removed \.\.\.\]$",
+    re.MULTILINE,
+)
+_FRESH_SHELL = re.compile(r"\s*<(?:returncode|exception)>")
+_TOLD_DIRECTORY = re.compile(
+    r"\(Current directory: (\S+)\)|\[Current working directory: (\S+)\]|@[\w.-]+:(/\S*) [#$]"
+)
+_DIRECTORY_CHARS = 300
+
+
+@dataclass(frozen=True)
+class Stale:
+    """A stale result.
+
+    Attributes:
+        result: the result, in the view.
+        kind: what made its last current piece stale.
+        superseded_by: place in the view of the result that did.
+        path: the file that was edited or read again; "" for a rerun.
+    """
+
+    result: ToolResult
+    kind: StaleKind
+    superseded_by: int
+    path: str = ""
+
+
+def stale(
+    trajectory: Trajectory, effects: Mapping[str, ToolEffects] = BUILTIN
+) -> tuple[Stale, ...]:
+    """The stale results of a view, in order.
+
+    Args:
+        trajectory: the view; outcomes are judged by what its history's tools answered.
+        effects: what tools read and write; extend `BUILTIN` to declare more.
+    """
+    watch = _Watch()
+    first_directory = _usual_directory(trajectory.original)
+    directory = first_directory
+    for result, original in zip(trajectory.tool_results, originals(trajectory), strict=True):
+        done = effects_of(original, effects, directory)
+        watch.take(result, original, done)
+        fresh = _FRESH_SHELL.match(original.content)
+        directory = first_directory if fresh else _told(original) or done.directory
+    return watch.found()
+
+
+_Event = tuple[StaleKind, int, str]
+
+
+@dataclass
+class _Open:
+    """A result some of whose pieces are still current."""
+
+    result: ToolResult
+    current: set[Piece]
+    last: _Event | None = None
+
+
+@dataclass
+class _Watch:
+    """Results in order, and where the pieces are that are still current."""
+
+    results: list[_Open] = field(default_factory=list)
+    reads: dict[str, list[_Open]] = field(default_factory=dict)
+    runs: dict[Hashable, list[_Open]] = field(default_factory=dict)
+    scripts: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def take(self, result: ToolResult, original: ToolResult, done: Effects) -> None:
+        """Note what one more result supersedes and shows."""
+        if is_stub(original.content):
+            return
+        failed = failure(original)
+        if failed is not None and failed.kind == "malformed_call":
+            return
+        timed_out = failed is not None and failed.kind == "timeout"
+        self.scripts.update(done.scripts)
+        for path in done.early_writes if failed else (*done.writes, *self._script_writes(done)):
+            self._supersede_writes(path, result.index)
+        shown = _shown(done, original.content)
+        if result.content == original.content and not timed_out:
+            for piece in shown:
+                if isinstance(piece, Run) or failed is None:
+                    self._supersede(piece, result.index)
+        if shown and not is_stub(result.content):
+            self._add(_Open(result, shown))
+
+    def found(self) -> tuple[Stale, ...]:
+        """The results of which no piece is current any more."""
+        return tuple(
+            Stale(entry.result, *entry.last)
+            for entry in self.results
+            if entry.last is not None and not entry.current
+        )
+
+    def _script_writes(self, done: Effects) -> Iterable[str]:
+        for script, directory in done.runs:
+            for path in self.scripts.get(script, ()):
+                yield resolve(path, directory)
+
+    def _add(self, entry: _Open) -> None:
+        self.results.append(entry)
+        for piece in entry.current:
+            if isinstance(piece, Read):
+                self.reads.setdefault(piece.path, []).append(entry)
+            else:
+                self.runs.setdefault(piece.key, []).append(entry)
+
+    def _supersede_writes(self, path: str, index: int) -> None:
+        inside = path.rstrip("/") + "/"
+        for known in [p for p in self.reads if p == path or p.startswith(inside)]:
+            for entry in self.reads.pop(known):
+                stale_pieces = {p for p in entry.current if isinstance(p, Read) and p.path == known}
+                if stale_pieces:
+                    entry.current -= stale_pieces
+                    entry.last = ("edited", index, known)
+
+    def _supersede(self, piece: Piece, index: int) -> None:
+        if isinstance(piece, Read):
+            entries = self.reads.get(piece.path, [])
+            event: _Event = ("reread", index, piece.path)
+        else:
+            entries, event = self.runs.get(piece.key, []), ("rerun", index, "")
+        for entry in entries:
+            covered = {p for p in entry.current if covers(piece, p)}
+            if covered:
+                entry.current -= covered
+                entry.last = event
+
+
+def _shown(done: Effects, content: str) -> set[Piece]:
+    """The pieces a result shows; file parts are marked where the harness cut them short."""
+    reads = any(isinstance(piece, Read) for piece in done.shows)
+    if not reads or _CLIPPED.search(content) is None:
+        return set(done.shows)
+    return {replace(p, clipped=True) if isinstance(p, Read) else p for p in done.shows}
+
+
+def _told(result: ToolResult) -> str:
+    """The working directory an output names at its end; "" when it names none."""
+    found = _TOLD_DIRECTORY.findall(result.content[-_DIRECTORY_CHARS:])
+    return next(filter(None, found[-1]), "") if found else ""
+
+
+def _usual_directory(history: Trajectory) -> str:
+    """Where a harness that gives every command a fresh shell starts it; "" when nothing tells.
+
+    Agents in fresh shells keep writing `cd /repo && ...`: the folder they most often name is
+    taken for the one they start in.
+    """
+    results = history.tool_results
+    if not any(_FRESH_SHELL.match(result.content) for result in results[:1]):
+        return ""
+    folders: Counter[str] = Counter()
+    for call in history.tool_calls:
+        command = invocation(call).arguments.get("command")
+        if isinstance(command, str) and command.startswith("cd /"):
+            lines = pipelines(command)
+            folders.update(lines[0].commands[0].words[1:2] if lines else ())
+    return folders.most_common(1)[0][0] if folders else ""
