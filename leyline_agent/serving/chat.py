@@ -10,7 +10,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
@@ -25,7 +25,7 @@ from leyline_agent.serving.kv.sequence import CachedSequence
 from leyline_agent.serving.render import ChatRenderer
 from leyline_agent.serving.scrub import quoting_messages, scrub
 from leyline_agent.serving.sessions import EngineSession, SessionStore, Version
-from leyline_agent.serving.tool_calls import parse_tool_calls
+from leyline_agent.serving.tool_calls import ToolCallParser
 from leyline_agent.serving.turns import Turn, plan_chat
 from leyline_agent.serving.wire import ChatRequest
 
@@ -58,9 +58,9 @@ class ChatService:
             EngineError: the prompt cannot be rendered or does not fit.
         """
         with self._turn(request, tenant) as turn:
-            for _ in turn.generation:
+            for _ in turn.pieces():
                 pass
-            reply = turn.reply()
+            reply = turn.reply
             receipt = turn.commit(reply)
             return {
                 **self._head("chat.completion"),
@@ -103,19 +103,9 @@ class ChatService:
         head = self._head("chat.completion.chunk")
         with self._turn(request, tenant) as turn:
             yield {**head, "choices": [_choice({"role": "assistant", "content": ""})]}
-            shown = 0
-            for _ in turn.generation:
-                visible = turn.visible(turn.generated.text)
-                if len(visible) > shown:
-                    yield {**head, "choices": [_choice({"content": visible[shown:]})]}
-                    shown = len(visible)
-            reply = turn.reply()
-            rest = (reply.get("content") or "")[shown:]
-            if rest:
-                yield {**head, "choices": [_choice({"content": rest})]}
-            calls = reply.get("tool_calls") or []
-            for index, call in enumerate(calls):
-                yield {**head, "choices": [_choice({"tool_calls": [{"index": index, **call}]})]}
+            for piece in turn.pieces():
+                yield {**head, "choices": [_choice(_delta(piece, turn.reply))]}
+            reply = turn.reply
             receipt = turn.commit(reply)
             finish = _choice({}, turn.finish_reason(reply))
             yield {
@@ -181,17 +171,29 @@ class ActiveTurn:
     planned: Turn
     run: Run
     generation: Generation
+    reply: Message = field(default_factory=lambda: {"role": "assistant", "content": None})
 
     @property
     def generated(self) -> Generated:
         """What has been generated so far."""
         return self.generation.result
 
-    def visible(self, so_far: str) -> str:
-        """The part of the text that can be streamed: not what may become a tool call."""
-        if not self.request.shown_tools:
-            return so_far
-        return so_far.partition("<tool_call>")[0].removesuffix("<")
+    def pieces(self) -> Iterator[str | dict[str, Any]]:
+        """Generate: text as it becomes certain, and tool calls when they are whole.
+
+        `reply` holds all of it at the end.
+        """
+        parser = ToolCallParser(self.request.shown_tools)
+        for text in self.generation:
+            yield from map(self._said, parser.feed(text))
+        yield from map(self._said, parser.finish())
+
+    def _said(self, piece: str | dict[str, Any]) -> str | dict[str, Any]:
+        if isinstance(piece, str):
+            self.reply["content"] = (self.reply["content"] or "") + piece
+        else:
+            self.reply.setdefault("tool_calls", []).append(piece)
+        return piece
 
     def tokens_of(self, reply: Message) -> list[int]:
         """The tokens a known reply would have been generated as."""
@@ -202,17 +204,6 @@ class ActiveTurn:
         behind = whole[common_prefix(prompt, whole) :]
         stops = self.service.chat.stop_ids
         return behind[: next((i for i, t in enumerate(behind) if t in stops), len(behind))]
-
-    def reply(self) -> Message:
-        """The assistant message."""
-        content = self.generated.text
-        if not self.request.shown_tools:
-            return {"role": "assistant", "content": content}
-        content, calls = parse_tool_calls(content)
-        reply: Message = {"role": "assistant", "content": content or None}
-        if calls:
-            reply["tool_calls"] = calls
-        return reply
 
     def finish_reason(self, reply: Message) -> str:
         """OpenAI's finish reason."""
@@ -282,6 +273,13 @@ class ActiveTurn:
             for edit in receipt.edits
         )
         return receipt.model_copy(update={"edits": edits})
+
+
+def _delta(piece: str | dict[str, Any], reply: Message) -> dict[str, Any]:
+    """A piece of the reply as OpenAI's stream has it."""
+    if isinstance(piece, str):
+        return {"content": piece}
+    return {"tool_calls": [{"index": len(reply["tool_calls"]) - 1, **piece}]}
 
 
 def _choice(delta: dict[str, Any], finish_reason: str | None = None) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from leyline_agent.errors import EngineError
 from leyline_agent.serving.detokenize import Detokenizer
 from leyline_agent.serving.engine import Run
 from leyline_agent.serving.render import ChatRenderer
-from leyline_agent.serving.sampling import Sampler
+from leyline_agent.serving.sampling import Sampler, log_probs
 from leyline_agent.serving.wire import SamplingRequest
 
 __all__ = ["Generated", "Generation"]
@@ -55,7 +55,7 @@ class Generation:
     ) -> None:
         self.run = run
         self.chat = chat
-        self.sampler = Sampler.from_request(request)
+        self.sampler = _sampler(request)
         self.detokenizer = Detokenizer(chat.tokenizer, stop=request.stop_strings)
         room = run.engine.max_len - len(run.sequence)
         self.limit = room if limit is None else min(limit, room)
@@ -65,7 +65,7 @@ class Generation:
     @property
     def cut(self) -> bool:
         """Whether a stop string ended the reply: its ids then say more than its text."""
-        return self.detokenizer.stopped
+        return self.detokenizer.stopped is not None
 
     def __iter__(self) -> Iterator[str]:
         for number in range(self.limit):
@@ -74,11 +74,11 @@ class Generation:
                 self.result.finish_reason = "stop"
                 break
             self.result.tokens.append(token)
-            new = self.detokenizer.push(token)
+            new = self.detokenizer.feed(token)
             if new:
                 self.result.text += new
                 yield new
-            if self.detokenizer.stopped:
+            if self.cut:
                 self.result.finish_reason = "stop"
                 break
             if number + 1 < self.limit:
@@ -89,10 +89,27 @@ class Generation:
             yield rest
 
     def _sample(self) -> int:
-        if self.run.logits is None:
+        logits = self.run.logits
+        if logits is None:
             raise EngineError("no model runs in this engine; it only does the accounting")
-        token = self.sampler.sample(self.run.logits)
+        token = self.sampler.sample(logits)
         if self.result.logprobs is not None and self.top_logprobs is not None:
-            entry = self.sampler.logprobs(self.run.logits, token, self.top_logprobs)
+            known = log_probs(logits, token, self.top_logprobs)
+            entry = self._named(token, known.chosen)
+            entry["top_logprobs"] = [self._named(*pair) for pair in known.top]
             self.result.logprobs.append(entry)
         return token
+
+    def _named(self, token: int, logprob: float) -> dict[str, Any]:
+        text: str = self.chat.tokenizer.decode([token])
+        return {"token": text, "logprob": logprob, "bytes": list(text.encode())}
+
+
+def _sampler(request: SamplingRequest) -> Sampler:
+    """OpenAI's defaults where the request says nothing."""
+    return Sampler(
+        temperature=1.0 if request.temperature is None else request.temperature,
+        top_p=request.top_p or 1.0,
+        top_k=request.top_k or 0,
+        seed=request.seed,
+    )

@@ -12,6 +12,8 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 
+from leyline_agent.errors import UnsupportedModel
+
 __all__ = ["ATTENTION", "Attend", "register"]
 
 ATTENTION = "leyline"
@@ -48,7 +50,10 @@ def _attention(
     **options: Any,
 ) -> tuple[Tensor, None]:
     if leyline is None:
-        raise TypeError("the 'leyline' attention needs the keyword leyline=; call the engine")
+        raise UnsupportedModel(
+            f"{type(module).__name__} does not pass keyword arguments on to its attention; this "
+            "model needs another engine"
+        )
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     layer: Any = module.layer_idx
     out = leyline(layer, query[0], key[0], value[0], scale, options)

@@ -1,0 +1,321 @@
+"""The engine against transformers in float32: plain, spliced, repaired, forgotten."""
+
+import copy
+import random
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
+
+from leyline_agent.directive import Directive, Mode, apply
+from leyline_agent.errors import ContextOverflow, OutOfSlots
+from leyline_agent.lowering import Lowered
+from leyline_agent.receipt import Reason
+from leyline_agent.serving.engine import Engine, EngineConfig, Prompt
+from leyline_agent.serving.models.glue import ATTENTION, register
+from leyline_agent.serving.models.load import LoadedModel
+from leyline_agent.serving.models.probe import probe
+from leyline_agent.serving.modes import ModeRules
+from leyline_agent.serving.repair import RepairConfig
+
+TOLERANCE = 1e-4  # of the largest logit
+VOCAB = 101
+SMALL = {
+    "hidden_size": 96,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "vocab_size": VOCAB,
+    "max_position_embeddings": 2048,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+YARN = {
+    "rope_type": "yarn",
+    "rope_theta": 1e4,
+    "factor": 4.0,
+    "original_max_position_embeddings": 128,
+}
+# Grouped and plain heads, biases, query-key norms, both pairings, partial rotary, YaRN.
+KINDS = {
+    "llama": {},
+    "llama-yarn": {"rope_parameters": YARN},
+    "qwen2": {},
+    "qwen3": {},
+    "cohere": {},
+    "glm": {},
+    "gpt_neox": {},
+}
+NO_GATE = ModeRules(gate_tokens=0, gate_share=2.0)
+
+
+def make_model(kind: str, **extra) -> LoadedModel:
+    register()
+    torch.manual_seed(7)
+    config = AutoConfig.for_model(
+        kind.partition("-")[0], **{**SMALL, **KINDS.get(kind, {}), **extra}
+    )
+    model = AutoModelForCausalLM.from_config(config, attn_implementation=ATTENTION).eval()
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            parameter.data.mul_(3)  # attention that is far from uniform, so that errors show
+    return LoadedModel(kind, model, None, probe(model), 2048, torch.float32)
+
+
+def reference_of(loaded: LoadedModel):
+    reference = copy.deepcopy(loaded.model)
+    reference.set_attn_implementation("eager")
+    return reference
+
+
+@pytest.fixture(scope="module", params=list(KINDS))
+def loaded(request):
+    return make_model(request.param)
+
+
+@pytest.fixture(scope="module")
+def llama():
+    return make_model("llama")
+
+
+def engine_of(loaded, **config) -> Engine:
+    config = {"kv_bytes": 16 << 20, "rules": NO_GATE, **config}
+    return Engine.of(loaded, EngineConfig(**config))
+
+
+def some_tokens(n: int, seed: int = 0) -> list[int]:
+    rng = random.Random(seed)
+    return [rng.randrange(3, VOCAB) for _ in range(n)]
+
+
+def items_of(*directives: Directive) -> list[Lowered]:
+    return [Lowered(d, (i,), d.mode) for i, d in enumerate(directives)]
+
+
+def edited(engine, tokens, directives, appended, tenant="edits"):
+    """A cached sequence and the run of its edit; the run is another tenant's, so no tree helps."""
+    base = engine.start(Prompt(list(tokens), "base")).finish()
+    new = apply(tokens, directives) + appended
+    prompt = Prompt(new, tenant, base, items_of(*directives), len(appended), version=2)
+    return base, engine.start(prompt)
+
+
+def assert_close(logits, expected):
+    limit = TOLERANCE * expected.abs().max()
+    torch.testing.assert_close(logits, expected, atol=float(limit), rtol=0)
+
+
+@torch.no_grad()
+def plain_logits(loaded, tokens):
+    return reference_of(loaded)(torch.tensor([tokens])).logits[0]
+
+
+@torch.no_grad()
+def amortized_logits(loaded, tokens, directives, appended):
+    """transformers with a cache whose suffix keys are rotated explicitly, in float64."""
+    reference = reference_of(loaded)
+    rope = loaded.facts.rope
+    full = reference(torch.tensor([tokens])).past_key_values
+    held: list[list[tuple[torch.Tensor, torch.Tensor]]] = [
+        [(layer.keys[:, :, :0], layer.values[:, :, :0])] for layer in full.layers
+    ]
+
+    def keep(start, end, shift):
+        cos, sin = (t.double() for t in rope.tables(torch.tensor([shift])))
+        dim = rope.rotary_dim
+        for index, layer in enumerate(full.layers):
+            keys = layer.keys[:, :, start:end].double()
+            turned = keys[..., :dim] * cos[0] + rope._swap(keys[..., :dim]) * sin[0]
+            moved = torch.cat((turned, keys[..., dim:]), -1).float()
+            held[index].append((moved, layer.values[:, :, start:end]))
+
+    def compute(ids):
+        cache = DynamicCache()
+        for index, parts in enumerate(held):
+            cache.update(*(torch.cat(t, 2) for t in zip(*parts, strict=True)), index)
+        at = cache.get_seq_length()
+        where = torch.arange(at, at + len(ids))[None]
+        out = reference(torch.tensor([ids]), past_key_values=cache, position_ids=where)
+        for index, layer in enumerate(out.past_key_values.layers):
+            held[index].append((layer.keys[:, :, at:], layer.values[:, :, at:]))
+        return out.logits[0, -1]
+
+    cursor = shift = 0
+    for directive in directives:
+        keep(cursor, directive.start, shift)
+        if directive.replacement:
+            compute(list(directive.replacement))
+        shift += directive.delta
+        cursor = directive.end
+    keep(cursor, len(tokens), shift)
+    return compute(appended)
+
+
+CUTS = (
+    Directive(20, 61, (5, 6, 7), Mode.AMORTIZE),
+    Directive(120, 150, (), Mode.AMORTIZE),
+    Directive(200, 200, (9,) * 11, Mode.AMORTIZE),
+)
+
+
+@pytest.mark.parametrize("chunk", [1024, 37])
+def test_prefill_and_decode_equal_transformers(loaded, chunk):
+    engine = engine_of(loaded, chunk=chunk)
+    tokens = some_tokens(150)
+    expected = plain_logits(loaded, tokens)
+    run = engine.start(Prompt(tokens[:140]))
+    assert_close(run.logits, expected[139])
+    for position in range(140, 150):
+        assert_close(run.step(tokens[position]), expected[position])
+
+
+@pytest.mark.parametrize("max_segments", [64, 0])
+def test_amortize_equals_a_reference_that_rotates_keys(loaded, max_segments):
+    """Both ways: segments met by rotated queries, and a rotated working copy."""
+    engine = engine_of(loaded, max_segments=max_segments)
+    tokens, appended = some_tokens(300), some_tokens(9, seed=1)
+    _, run = edited(engine, tokens, CUTS, appended)
+    assert_close(run.logits, amortized_logits(loaded, tokens, CUTS, appended))
+    assert run.receipt.reused_spliced == 300 - 20 - 41 - 30
+    assert (engine.executor.copy is not None) == (max_segments == 0)
+
+
+def test_amortize_differs_from_an_honest_prefill(llama):
+    """The check above would not catch an engine that quietly recomputes."""
+    engine = engine_of(llama)
+    tokens, appended = some_tokens(300), some_tokens(9, seed=1)
+    _, run = edited(engine, tokens, CUTS, appended)
+    honest = plain_logits(llama, run.sequence.tokens)[-1]
+    assert (run.logits - honest).abs().max() > 10 * TOLERANCE * honest.abs().max()
+
+
+def test_repair_of_the_whole_suffix_equals_forget(loaded):
+    cuts = [d._replace(mode=Mode.REPAIR) for d in CUTS]
+    tokens, appended = some_tokens(300), some_tokens(9, seed=1)
+    engine = engine_of(loaded, repair=RepairConfig(window=10_000))
+    _, run = edited(engine, tokens, cuts, appended)
+    assert run.receipt.recomputed == 300 - 20 - 41 - 30
+    assert run.receipt.edits[0].mode_used is Mode.REPAIR
+    assert_close(run.logits, plain_logits(loaded, run.sequence.tokens)[-1])
+    assert run.sequence.canonical_len == len(run.sequence)
+
+
+@pytest.mark.parametrize("max_segments", [64, 2])
+def test_scattered_repair_equals_recomputing_the_same_tokens_one_by_one(llama, max_segments):
+    """Boundary, echoes and tail in one forward pass, against one pass a token, in order."""
+    tokens = some_tokens(120) + some_tokens(60) + some_tokens(120, seed=3)
+    cut = [Directive(10, 60, (5,), Mode.REPAIR)]
+    appended = some_tokens(3, seed=4)
+    config = RepairConfig(window=8, tail=20)
+    _, run = edited(
+        engine_of(llama, repair=config, max_segments=max_segments), tokens, cut, appended
+    )
+    kinds = run.receipt.edits[0].recomputed
+    assert kinds["boundary"] == 8
+    assert kinds["echo"] >= 30
+    assert kinds["tail"] > 0
+    _, slow = edited(engine_of(llama, repair=config, chunk=1), tokens, cut, appended)
+    assert_close(run.logits, slow.logits)
+
+
+@pytest.mark.parametrize("max_segments", [64, 0])
+def test_forget_without_an_earlier_splice_equals_a_fresh_prefill(loaded, max_segments):
+    cuts = [CUTS[0], CUTS[1]._replace(mode=Mode.FORGET), CUTS[2]]
+    tokens, appended = some_tokens(300), some_tokens(9, seed=1)
+    engine = engine_of(loaded, max_segments=max_segments)
+    _, run = edited(engine, tokens, cuts[1:], appended)
+    assert_close(run.logits, plain_logits(loaded, run.sequence.tokens)[-1])
+    assert run.receipt.reused_spliced == 0
+    assert run.receipt.edits[-1].reason is Reason.BEHIND_FORGET
+    assert run.sequence.canonical_len == len(run.sequence)
+
+
+def test_edits_of_edits_follow_the_first_rotation(llama):
+    """Ten edits one after another: the same as one edit that removes all ten spans."""
+    engine = engine_of(llama)
+    tokens = some_tokens(400)
+    sequence = engine.start(Prompt(list(tokens), "base")).finish()
+    for version in range(2, 12):
+        cut = Directive(30, 45, (), Mode.AMORTIZE)
+        new = apply(sequence.tokens, [cut])
+        run = engine.start(Prompt(new, "edits", sequence, items_of(cut), 0, version))
+        sequence = run.finish()
+    once = [Directive(30, 180, (), Mode.AMORTIZE)]
+    expected = amortized_logits(llama, tokens[:-1], once, [tokens[-1]])
+    assert_close(run.logits, expected)
+
+
+def test_the_figures_add_up_and_every_slot_is_given_back(llama):
+    engine = engine_of(llama)
+    base, run = edited(engine, some_tokens(300), CUTS, some_tokens(9, seed=1), tenant="base")
+    receipt = run.receipt
+    assert (receipt.removed, receipt.inserted, receipt.appended) == (71, 14, 9)
+    assert receipt.prompt == len(run.sequence) == 300 - 71 + 14 + 9
+    assert receipt.compute == 14 + 9
+    assert [e.suffix for e in receipt.edits] == [209, 150, 100]
+    base.release()
+    run.abandon()
+    engine.forest.evict(1 << 30)
+    assert engine.pool.num_used == 0
+
+
+def test_canonical_kv_is_found_again_inside_a_tenant_only(llama):
+    engine = engine_of(llama)
+    tokens = some_tokens(200)
+    engine.start(Prompt(list(tokens), "one")).abandon()
+    again = engine.start(Prompt([*tokens, 4, 5], "one"))
+    assert again.receipt.reused_exact == 200
+    other = engine.start(Prompt([*tokens, 4, 5], "two"))
+    assert other.receipt.reused == 0
+    assert torch.equal(again.logits.argmax(), other.logits.argmax())
+
+
+def test_spliced_kv_never_reaches_the_tree(llama):
+    engine = engine_of(llama)
+    _, run = edited(engine, some_tokens(300), CUTS, some_tokens(9, seed=1))
+    prompt = list(run.sequence.tokens)
+    run.finish()
+    other = engine.start(Prompt(prompt, "edits"))
+    assert other.receipt.reused_spliced == 0
+    assert other.receipt.reused_exact == 20 + 3  # before the cut, and its replacement
+    assert_close(other.logits, plain_logits(llama, prompt)[-1])
+
+
+def test_an_edit_of_canonical_kv_already_cached_reuses_that(llama):
+    """Where the tree holds the edited prompt honestly computed, it wins over the splice."""
+    engine = engine_of(llama)
+    tokens, cut = some_tokens(300), Directive(50, 100, (), Mode.AMORTIZE)
+    engine.start(Prompt(apply(tokens, [cut]), "edits")).abandon()
+    _, run = edited(engine, tokens, [cut], [7])
+    assert run.receipt.reused_spliced == 0
+    assert run.receipt.reused_exact == 250
+
+
+def test_a_prompt_longer_than_the_context_is_refused(llama):
+    with pytest.raises(ContextOverflow, match="2049 tokens do not fit the model's context of 2048"):
+        engine_of(llama).start(Prompt(some_tokens(2049)))
+
+
+def test_a_full_pool_evicts_idle_prefixes_then_refuses(llama):
+    size = 512  # bytes a token: 2 layers x 2 heads x 16 x 2 x 4
+    engine = engine_of(llama, kv_bytes=2 * 300 * size)
+    engine.start(Prompt(some_tokens(250, seed=1))).abandon()
+    run = engine.start(Prompt(some_tokens(250, seed=2)))
+    assert run.receipt.prefilled == 250
+    with pytest.raises(OutOfSlots):
+        engine.start(Prompt(some_tokens(200, seed=3)))
+    run.abandon()
+    engine.start(Prompt(some_tokens(200, seed=3))).abandon()
+
+
+def test_the_last_token_is_computed_even_when_everything_is_cached(llama):
+    engine = engine_of(llama)
+    tokens = some_tokens(64)
+    first = engine.start(Prompt(list(tokens)))
+    first.abandon()
+    again = engine.start(Prompt(list(tokens)))
+    assert again.receipt.prefilled == 1
+    assert_close(again.logits, first.logits)
