@@ -14,23 +14,37 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from importlib.metadata import entry_points
-from typing import Any, ClassVar
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, ClassVar, TypeAlias, Union, get_origin, overload
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from leyline_agent.directive import Mode
 from leyline_agent.edit import Edit, Protected
 from leyline_agent.errors import PolicyError
-from leyline_agent.message import Message, digest
+from leyline_agent.message import Message, copy, digest
 from leyline_agent.trajectory import Trajectory
 
-__all__ = ["Pipeline", "Policy", "as_policy", "available", "parse", "policy", "transform"]
+__all__ = [
+    "FunctionPolicy",
+    "Pipeline",
+    "Policy",
+    "PolicyLike",
+    "TransformPolicy",
+    "as_policy",
+    "available",
+    "parse",
+    "policy",
+    "transform",
+]
 
 GROUP = "leyline.policies"
 
-PolicyLike = "Policy | str | Callable[..., Any] | Sequence[Any]"
+EditsOf: TypeAlias = Callable[[Trajectory], Iterable[Edit]]
+MessagesOf: TypeAlias = Callable[[list[Message], int], Sequence[Message]]
+PolicyLike: TypeAlias = Union["Policy", "type[Policy]", str, EditsOf, "Sequence[PolicyLike]"]
+"""What `as_policy` takes: a policy, its class or text, a function, or a list of these."""
 
 
 class Policy(BaseModel):
@@ -57,8 +71,18 @@ class Policy(BaseModel):
         return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(self).__name__).lower()
 
     def propose(self, trajectory: Trajectory) -> list[Edit]:
-        """The edits with this policy's name, mode and permissions filled in."""
-        return [self._signed(edit) for edit in self.edits(trajectory)]
+        """The edits with this policy's name, mode and permissions filled in.
+
+        Raises:
+            PolicyError: `edits` gave something else than edits.
+        """
+        edits = self.edits(trajectory)
+        if not isinstance(edits, Iterable):
+            raise PolicyError(
+                f"policy {self.name} gave {edits!r}; it must yield Edit objects, or return a list "
+                "of them (an empty one to edit nothing)"
+            )
+        return [self._signed(edit) for edit in edits]
 
     def _signed(self, edit: Edit) -> Edit:
         if not isinstance(edit, Edit):
@@ -112,9 +136,7 @@ def _overlap(left: Edit, right: Edit) -> bool:
 class FunctionPolicy(Policy):
     """A policy made of one function `f(trajectory) -> edits`. Made by `@policy`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
-
-    function: Callable[[Trajectory], Iterable[Edit]]
+    function: EditsOf
     label: str = ""
 
     @property
@@ -130,12 +152,11 @@ class FunctionPolicy(Policy):
 class TransformPolicy(Policy):
     """A policy made of `f(messages, turn) -> messages`. Made by `@transform`.
 
-    The output is diffed, message by message, into edits. `turn` counts assistant messages.
+    The function gets copies it may change in place. Its output is diffed, message by message,
+    into edits. `turn` counts assistant messages.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
-
-    function: Callable[[list[Message], int], Sequence[Message]]
+    function: MessagesOf
     label: str = ""
 
     @property
@@ -143,57 +164,93 @@ class TransformPolicy(Policy):
         """The function's name."""
         return self.label or getattr(self.function, "__name__", "transform")
 
-    def edits(self, trajectory: Trajectory) -> Iterator[Edit]:
+    def edits(self, trajectory: Trajectory) -> Iterable[Edit]:
         """The differences between the view and the function's output."""
-        before = list(trajectory.messages)
-        turn = sum(1 for m in before if m.get("role") == "assistant")
-        after = list(self.function([dict(m) for m in before], turn))
-        matcher = difflib.SequenceMatcher(
-            a=[digest(m) for m in before], b=[digest(m) for m in after], autojunk=False
-        )
-        for tag, a0, a1, b0, b1 in matcher.get_opcodes():
-            if tag == "replace" and a1 - a0 == b1 - b0:
-                for offset in range(a1 - a0):
-                    yield Edit(a0 + offset, a0 + offset + 1, (after[b0 + offset],))
-            elif tag != "equal":
-                yield Edit(a0, a1, tuple(after[b0:b1]))
+        turn = sum(1 for message in trajectory.messages if message.get("role") == "assistant")
+        after = self.function([copy(message) for message in trajectory.messages], turn)
+        if not isinstance(after, Sequence) or not all(isinstance(m, Mapping) for m in after):
+            raise PolicyError(
+                f"transform {self.name} returned {after!r:.80}; it must return the list of messages"
+            )
+        return list(_differences(trajectory.messages, after))
 
 
+def _differences(before: Sequence[Message], after: Sequence[Message]) -> Iterator[Edit]:
+    """Small edits that turn one list of messages into the other.
+
+    Equal messages are matched first. Among the rest, a message that only changed its text is
+    matched with itself by its seat, so that no edit tears a call from its results.
+    """
+    for same, a0, a1, b0, b1 in _ranges(map(digest, before), map(digest, after)):
+        if same:
+            continue
+        old, new = before[a0:a1], after[b0:b1]
+        for seated, c0, c1, d0, d1 in _ranges(map(_seat, old), map(_seat, new)):
+            if seated:
+                for place, message in zip(range(a0 + c0, a0 + c1), new[d0:d1], strict=True):
+                    yield Edit(place, place + 1, (message,))
+            else:
+                yield Edit(a0 + c0, a0 + c1, tuple(new[d0:d1]))
+
+
+def _ranges(
+    before: Iterable[Hashable], after: Iterable[Hashable]
+) -> list[tuple[bool, int, int, int, int]]:
+    """Whether they are equal, and the half-open ranges [a0, a1) and [b0, b1), in order."""
+    matcher = difflib.SequenceMatcher(a=list(before), b=list(after), autojunk=False)
+    return [(tag == "equal", a0, a1, b0, b1) for tag, a0, a1, b0, b1 in matcher.get_opcodes()]
+
+
+def _seat(message: Message) -> tuple[str, str, tuple[str, ...]]:
+    """What a message keeps when its text changes: role, the call it answers, the calls it makes."""
+    calls = tuple(str(call.get("id")) for call in message.get("tool_calls") or ())
+    return str(message.get("role")), str(message.get("tool_call_id")), calls
+
+
+@overload
+def policy(function: EditsOf, *, mode: Mode = ..., name: str = ...) -> FunctionPolicy: ...
+@overload
 def policy(
-    function: Callable[[Trajectory], Iterable[Edit]] | None = None,
-    *,
-    mode: Mode = Mode.REPAIR,
-    name: str = "",
-) -> Any:
+    function: None = None, *, mode: Mode = ..., name: str = ...
+) -> Callable[[EditsOf], FunctionPolicy]: ...
+def policy(
+    function: EditsOf | None = None, *, mode: Mode = Mode.REPAIR, name: str = ""
+) -> FunctionPolicy | Callable[[EditsOf], FunctionPolicy]:
     """Decorator: make a policy of a generator function `f(trajectory)`."""
 
-    def make(f: Callable[[Trajectory], Iterable[Edit]]) -> FunctionPolicy:
+    def make(f: EditsOf) -> FunctionPolicy:
         return FunctionPolicy(function=f, mode=mode, label=name)
 
     return make if function is None else make(function)
 
 
+@overload
+def transform(function: MessagesOf, *, mode: Mode = ..., name: str = ...) -> TransformPolicy: ...
+@overload
 def transform(
-    function: Callable[[list[Message], int], Sequence[Message]] | None = None,
-    *,
-    mode: Mode = Mode.REPAIR,
-    name: str = "",
-) -> Any:
+    function: None = None, *, mode: Mode = ..., name: str = ...
+) -> Callable[[MessagesOf], TransformPolicy]: ...
+def transform(
+    function: MessagesOf | None = None, *, mode: Mode = Mode.REPAIR, name: str = ""
+) -> TransformPolicy | Callable[[MessagesOf], TransformPolicy]:
     """Decorator: make a policy of `f(messages, turn) -> messages`."""
 
-    def make(f: Callable[[list[Message], int], Sequence[Message]]) -> TransformPolicy:
+    def make(f: MessagesOf) -> TransformPolicy:
         return TransformPolicy(function=f, mode=mode, label=name)
 
     return make if function is None else make(function)
 
 
-def available() -> dict[str, Any]:
+def available() -> dict[str, EntryPoint]:
     """Names of the installed policies (entry points `leyline.policies`), not yet imported."""
     return {point.name: point for point in entry_points(group=GROUP)}
 
 
 def parse(spec: str) -> Policy:
     """A policy from text: "name", "name:key=value,key=value", several joined by "+".
+
+    Lists are written a|b|c. A value cannot hold ",", "+" or, in a list, "|"; make such a policy in
+    Python.
 
     Raises:
         PolicyError: no such policy, no such option, or a value the option does not take.
@@ -207,48 +264,87 @@ def parse(spec: str) -> Policy:
 
 def _parse_one(spec: str) -> Policy:
     name, _, rest = spec.partition(":")
+    loaded = _load(name.strip())
+    options = dict(_option(pair, spec) for pair in rest.split(",") if pair.strip())
+    if isinstance(loaded, type) and issubclass(loaded, Policy):
+        return _configured(loaded, options, spec)
+    if options:
+        raise PolicyError(f"{spec!r}: policy {name!r} is made of a function and takes no options")
+    return as_policy(loaded)
+
+
+def _load(name: str) -> Any:
     found = available()
     if name not in found:
-        close = difflib.get_close_matches(name, found, n=1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
         raise PolicyError(
-            f"no policy named {name!r}; {hint}installed: {', '.join(sorted(found)) or 'none'}"
+            f"no policy named {name!r}; {_hint(name, found)}installed: "
+            f"{', '.join(sorted(found)) or 'none'}"
         )
-    options: dict[str, Any] = {}
-    for pair in filter(None, (p.strip() for p in rest.split(","))):
-        key, separator, value = pair.partition("=")
-        if not separator:
-            raise PolicyError(f"{spec!r}: {pair!r} is not key=value")
-        options[key.strip()] = _value(value.strip())
-    kind = found[name].load()
     try:
-        made = kind(**options)
+        loaded = found[name].load()
+    except (ImportError, AttributeError) as error:
+        raise PolicyError(
+            f"policy {name!r} cannot be imported from {found[name].value!r}: {error}; repair or "
+            "uninstall the package that offers it"
+        ) from error
+    if isinstance(loaded, Policy) or callable(loaded):
+        return loaded
+    raise PolicyError(f"entry point {name!r} ({found[name].value}) is {loaded!r}, not a policy")
+
+
+def _option(pair: str, spec: str) -> tuple[str, str]:
+    key, separator, value = pair.partition("=")
+    if not separator or not key.strip():
+        raise PolicyError(f"{spec!r}: {pair.strip()!r} is not key=value")
+    return key.strip(), value.strip()
+
+
+def _configured(kind: type[Policy], options: dict[str, str], spec: str) -> Policy:
+    fields = kind.model_fields
+    values: dict[str, Any] = {
+        key: text.split("|") if key in fields and _is_list(fields[key].annotation) else text
+        for key, text in options.items()
+    }
+    try:
+        return kind(**values)
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        known = ", ".join(sorted(kind.model_fields))
-        raise PolicyError(f"{spec!r}: {problems} (options: {known})") from error
-    if not isinstance(made, Policy):
-        raise PolicyError(f"entry point {name!r} is {kind!r}, not a Policy")
-    return made
+        wrong = "; ".join(
+            f"{key}: {problem['msg']}"
+            for problem in error.errors()
+            if (key := ".".join(map(str, problem["loc"])))
+        )
+        unknown = next((key for key in options if key not in fields), "")
+        raise PolicyError(
+            f"{spec!r}: {wrong or error}; {_hint(unknown, fields)}options: {', '.join(fields)}"
+        ) from error
 
 
-def _value(text: str) -> Any:
-    """Lists are written a|b|c; everything else is left to pydantic."""
-    return text.split("|") if "|" in text else text
+def _is_list(annotation: Any) -> bool:
+    return get_origin(annotation) in (list, tuple, set, frozenset)
 
 
-def as_policy(value: Any) -> Policy:
-    """A policy from whatever users pass: a policy, a spec string, a function, a list of them."""
+def _hint(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"did you mean {close[0]!r}? " if close else ""
+
+
+def as_policy(value: PolicyLike) -> Policy:
+    """A policy from whatever users pass: a policy, a spec string, a function, a list of them.
+
+    Raises:
+        PolicyError: no policy can be made of it.
+    """
     if isinstance(value, Policy):
         return value
     if isinstance(value, str):
         return parse(value)
-    if isinstance(value, type) and issubclass(value, Policy):
-        return value()
-    if isinstance(value, list | tuple):
+    if isinstance(value, type):
+        if issubclass(value, Policy):
+            return _configured(value, {}, value.__name__)
+    elif isinstance(value, Sequence):
         parts = tuple(as_policy(part) for part in value)
         return parts[0] if len(parts) == 1 else Pipeline(policies=parts)
-    if callable(value):
+    elif callable(value):
         return FunctionPolicy(function=value)
     raise PolicyError(
         f"cannot make a policy of {value!r}; pass a Policy, 'name:key=value', a generator "

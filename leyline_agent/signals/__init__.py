@@ -1,15 +1,16 @@
 """What a trajectory shows: failed calls and stale outputs. Pure functions, no model.
 
-    from leyline_agent.signals import failures, stale
+from leyline_agent.signals import failures, stale
 
-    failures(trajectory)   # each with what says so
-    stale(trajectory)      # each with what superseded it
+failures(trajectory)   # each with what says so
+stale(trajectory)      # each with what superseded it
 """
 
 from leyline_agent.signals.effects import BUILTIN, ToolEffects
 from leyline_agent.signals.failed import Failure, FailureKind, failure, failures
+from leyline_agent.signals.history import originals, untouched
 from leyline_agent.signals.stale import Stale, StaleKind, stale
-from leyline_agent.signals.stub import is_stub, stub
+from leyline_agent.signals.stub import cut, is_cut, is_stub, stub
 
 __all__ = [
     "BUILTIN",
@@ -18,9 +19,13 @@ __all__ = [
     "Stale",
     "StaleKind",
     "ToolEffects",
+    "cut",
     "failure",
     "failures",
+    "is_cut",
     "is_stub",
+    "originals",
     "stale",
     "stub",
+    "untouched",
 ]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 
+from leyline_agent.signals.stub import is_cut, is_stub
 from leyline_agent.trajectory import ToolResult, Trajectory
 
-__all__ = ["originals"]
+__all__ = ["originals", "untouched"]
 
 
 def originals(trajectory: Trajectory) -> tuple[ToolResult, ...]:
@@ -26,6 +27,17 @@ def originals(trajectory: Trajectory) -> tuple[ToolResult, ...]:
     return tuple(
         by_id[_call_id(result)] if _call_id(result) and times[_call_id(result)] == 1 else result
         for result in trajectory.tool_results
+    )
+
+
+def untouched(trajectory: Trajectory) -> tuple[ToolResult, ...]:
+    """The results whose text is still as the tool gave it: no stub, nothing cut out."""
+    return tuple(
+        result
+        for result, original in zip(trajectory.tool_results, originals(trajectory), strict=True)
+        if result.content == original.content
+        and not is_stub(result.content)
+        and not is_cut(result.content)
     )
 
 

@@ -22,18 +22,16 @@ from leyline_agent.signals.history import originals
 from leyline_agent.signals.invocation import invocation
 from leyline_agent.signals.outputs import Effects, Piece, Read, Run, covers
 from leyline_agent.signals.reading import resolve
-from leyline_agent.signals.stub import is_stub
+from leyline_agent.signals.stub import is_cut, is_stub
 from leyline_agent.trajectory import ToolResult, Trajectory
 
 __all__ = ["Stale", "StaleKind", "stale"]
 
 StaleKind = Literal["edited", "reread", "rerun"]
 
-# Harnesses, and `head_and_tail`, mark a text they cut short with one of these.
+# Harnesses mark a text they cut short with one of these.
 _CLIPPED = re.compile(
     r"<response clipped>|<elided_chars>|<output truncated>|\[\.\.\. Observation truncated"
-    r"|^\[\.\.\. \d+ characters removed \.\.\.\]$",
-    re.MULTILINE,
 )
 _FRESH_SHELL = re.compile(r"\s*<(?:returncode|exception)>")
 _TOLD_DIRECTORY = re.compile(
@@ -165,7 +163,7 @@ class _Watch:
 def _shown(done: Effects, content: str) -> set[Piece]:
     """The pieces a result shows; file parts are marked where the harness cut them short."""
     reads = any(isinstance(piece, Read) for piece in done.shows)
-    if not reads or _CLIPPED.search(content) is None:
+    if not reads or not (_CLIPPED.search(content) or is_cut(content)):
         return set(done.shows)
     return {replace(p, clipped=True) if isinstance(p, Read) else p for p in done.shows}
 

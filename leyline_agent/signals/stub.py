@@ -1,14 +1,17 @@
 """The text that stands where a policy has removed an output, and how to recognise it.
 
-One opening marks every stub, so that no policy edits another's stub and no signal takes a stub
-for an output.
+One opening marks every stub and one line every cut, so that no policy edits another's work and no
+signal takes a stub for an output.
 """
 
 from __future__ import annotations
 
-__all__ = ["is_stub", "stub"]
+import re
+
+__all__ = ["cut", "is_cut", "is_stub", "stub"]
 
 _OPENING = "[Earlier output removed"
+_CUT = re.compile(r"^\[\.\.\. \d+ characters removed \.\.\.\]$", re.MULTILINE)
 
 
 def stub(why: str) -> str:
@@ -19,3 +22,13 @@ def stub(why: str) -> str:
 def is_stub(content: str) -> bool:
     """Whether a result's content is a stub."""
     return content.startswith(_OPENING)
+
+
+def cut(num_chars: int) -> str:
+    """The line that stands for `num_chars` characters taken out of the middle of a text."""
+    return f"[... {num_chars} characters removed ...]"
+
+
+def is_cut(content: str) -> bool:
+    """Whether something was taken out of the middle of a text."""
+    return _CUT.search(content) is not None
