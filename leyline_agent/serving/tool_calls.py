@@ -15,6 +15,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from leyline_agent.message import Message
+from leyline_agent.serving.detokenize import overlap
 
 __all__ = ["Reply", "ToolCallParser", "parse_reply", "plain_messages"]
 
@@ -109,7 +110,7 @@ class ToolCallParser:
             if call:
                 self._space, self._behind_call = "", True
                 yield call
-        held = 0 if final or not self._names else _partial(self._buffer, _OPEN)
+        held = 0 if final or not self._names else overlap(self._buffer, _OPEN)
         text, self._buffer = _cut(self._buffer, held)
         yield from self._say(text)
         if final and self._space and not self._behind_call:
@@ -130,12 +131,6 @@ class ToolCallParser:
 def _cut(text: str, held: int) -> tuple[str, str]:
     """The text without its last `held` characters, and those."""
     return text[: len(text) - held], text[len(text) - held :]
-
-
-def _partial(text: str, tag: str) -> int:
-    """How many characters at the end of `text` may be the beginning of `tag`."""
-    sizes = range(min(len(text), len(tag) - 1), 0, -1)
-    return next((size for size in sizes if tag.startswith(text[-size:])), 0)
 
 
 def _block(text: str, start: int, final: bool) -> tuple[ToolCall | None, int] | None:
