@@ -1,0 +1,168 @@
+"""`leyline inspect`: a recorded run, its signals, and what a policy would cut, without a model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from leyline_agent.cli.inspection import EditSeen, InspectReport, Signal, TurnSeen, inspect
+from leyline_agent.errors import TrajectoryError
+from leyline_agent.policy import parse
+from leyline_agent.readers import Recording, read
+
+__all__ = ["command"]
+
+_COLOURS = {"failed": "red", "stale": "yellow"}
+
+
+def command(
+    file: Annotated[Path, typer.Argument(help="A recorded run, of any format Leyline reads.")],
+    policy: Annotated[
+        str | None,
+        typer.Option("--policy", "-p", help="Show what this policy cuts: name:key=value,..."),
+    ] = None,
+    record: Annotated[
+        int, typer.Option("--record", min=0, help="Which run of the file, from 0.")
+    ] = 0,
+    why: Annotated[
+        bool,
+        typer.Option(
+            "--why", help="Say why: each edit's reason and result, each signal's evidence."
+        ),
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
+) -> None:
+    """Show a run message by message, and what a policy would cut at each turn.
+
+    Token counts are estimates, by characters; no model is needed.
+    """
+    chosen = parse(policy) if policy else None
+    found = inspect(_recording(file, record), chosen)
+    if json:
+        typer.echo(found.model_dump_json(indent=2))
+    else:
+        _print(found, why)
+
+
+def _recording(file: Path, number: int) -> Recording:
+    seen = 0
+    for seen, recording in enumerate(islice(read(file), number + 1), start=1):
+        if seen > number:
+            return recording
+    raise TrajectoryError(f"{file}: no record {number}; it holds {seen}, counted from 0")
+
+
+def _print(found: InspectReport, why: bool) -> None:
+    console = Console(highlight=False, soft_wrap=True)
+    run = found.run
+    solved = {True: ", solved", False: ", not solved", None: ""}[run.resolved]
+    model = f", {run.model}" if run.model else ""
+    console.print(
+        _safe(
+            f"{run.id} ({run.format}{model}{solved}): {run.messages} messages, {run.turns} turns, "
+            f"{run.calls} tool calls, about {run.tokens:,} tokens"
+        )
+    )
+    console.print(_messages(found, console.width), soft_wrap=False)
+    if why:
+        _print_signals(console, found.signals)
+    if found.policy is not None:
+        _print_policy(console, found, why)
+
+
+def _messages(found: InspectReport, width: int) -> Table:
+    """The messages, their first line cut so that the table fits `width` columns."""
+    signals: dict[int, list[Signal]] = {}
+    for signal in found.signals:
+        signals.setdefault(signal.index, []).append(signal)
+    rows = [
+        (
+            Text(str(message.index), justify="right"),
+            _safe(message.role),
+            _safe(", ".join(dict.fromkeys(message.tools))),
+            Text(f"{message.tokens:,}", justify="right"),
+            Text(", ").join(map(_signal, signals.get(message.index, []))),
+            _safe(message.line),
+        )
+        for message in found.messages
+    ]
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("#", "role", "tool", "tokens", "signals", "first line"):
+        table.add_column(title, no_wrap=True)
+    used = sum(max((row[i].cell_len for row in rows), default=0) + 2 for i in range(5))
+    for row in rows:
+        row[-1].truncate(max(width - used, 20), overflow="ellipsis")
+        table.add_row(*row)
+    return table
+
+
+def _signal(signal: Signal) -> Text:
+    by = f" by {signal.by}" if signal.by is not None else ""
+    return Text(f"{signal.signal}: {signal.kind}{by}", style=_COLOURS[signal.signal])
+
+
+def _print_signals(console: Console, signals: Sequence[Signal]) -> None:
+    console.print("\nsignals:" if signals else "\nno signals")
+    for signal in signals:
+        detail = _safe(f": {signal.detail}" if signal.detail else "")
+        console.print(Text(f"  message {signal.index} ") + _signal(signal) + detail)
+
+
+def _print_policy(console: Console, found: InspectReport, why: bool) -> None:
+    console.print(_safe(f"\n{found.policy}, turn by turn:"))
+    quiet = True
+    for turn in found.turns:
+        if turn.edits or turn.skipped:
+            quiet = False
+            _print_turn(console, turn, why)
+    if quiet:
+        console.print("nothing to cut")
+    totals = found.totals
+    console.print(
+        f"\n{totals.edits} edits in {totals.turns_with_edits} of {len(found.turns)} turns, "
+        f"{totals.skipped} skipped. Prompts over all turns: {totals.prompt_tokens:,} tokens "
+        f"instead of {totals.prompt_tokens_unedited:,}; behind the edits stood {totals.behind:,}, "
+        "which a prefix cache computes again and a splice keeps."
+    )
+
+
+def _print_turn(console: Console, turn: TurnSeen, why: bool) -> None:
+    console.print(
+        f"turn {turn.turn} (before message {turn.message}): {turn.tokens:,} tokens "
+        f"instead of {turn.tokens_unedited:,}"
+    )
+    for edit in turn.edits:
+        console.print(_safe(f"  {_change(edit)}"))
+        if why:
+            now = f"now begins: {edit.line}" if edit.line else "now empty"
+            console.print(_safe(f"    why: {edit.reason}; {now if edit.count else 'dropped'}"))
+    for skipped in turn.skipped:
+        where = f" {skipped.where}" if skipped.where else ""
+        detail = f": {skipped.detail}" if why else ""
+        console.print(
+            _safe(f"  skipped {skipped.policy}{where}: {skipped.kind}{detail}"), style="red"
+        )
+
+
+def _change(edit: EditSeen) -> str:
+    what = f"message {edit.start}"
+    if edit.end != edit.start + 1:
+        what = f"messages [{edit.start}, {edit.end})"
+    became = f"{edit.tokens_before:,} -> {edit.tokens_after:,} tokens"
+    return f"{what}: {became}, {edit.mode.value}, {edit.behind:,} behind, by {edit.policy}"
+
+
+def _safe(untrusted: str) -> Text:
+    """Text without markup or control characters: a trajectory must not steer the terminal."""
+    return Text(
+        "".join(
+            c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in untrusted
+        )
+    )

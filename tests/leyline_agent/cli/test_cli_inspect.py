@@ -1,0 +1,246 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from leyline_agent import cli
+from leyline_agent.cli.inspection import InspectReport, inspect
+from leyline_agent.edit import Edit
+from leyline_agent.policy import policy
+from leyline_agent.readers import Recording, read
+from leyline_agent.trajectory import Trajectory
+
+
+def step(number: int, command: str, output: str, code: int = 0) -> list[dict[str, Any]]:
+    arguments = json.dumps({"command": command})
+    call = {"id": f"c{number}", "function": {"name": "bash", "arguments": arguments}}
+    return [
+        {"role": "assistant", "content": f"Step {number}.", "tool_calls": [call]},
+        {
+            "role": "tool",
+            "tool_call_id": f"c{number}",
+            "content": output,
+            "extra": {"exit_code": code},
+        },
+    ]
+
+
+MESSAGES = [
+    {"role": "system", "content": "You help."},
+    {"role": "user", "content": "Fix [bold]it[/bold]."},
+    *step(0, "cat a.py", "a\n" * 400),
+    *step(1, "make test", "boom\n" * 200, code=2),
+    *step(2, "sed -i s/a/b/ a.py", ""),
+    *step(3, "cat a.py", "b\n" * 400),
+    {"role": "assistant", "content": "Done."},
+]
+
+
+@pytest.fixture
+def run_file(tmp_path: Path) -> Path:
+    path = tmp_path / "run.json"
+    path.write_text(
+        json.dumps({"id": "demo", "model": "m", "resolved": True, "messages": MESSAGES})
+    )
+    return path
+
+
+@pytest.fixture
+def recording(run_file: Path) -> Recording:
+    (found,) = read(run_file)
+    return found
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+    """The exit status and what was printed, errors included."""
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["inspect", *arguments])
+    captured = capsys.readouterr()
+    return int(stop.value.code or 0), captured.out + captured.err
+
+
+@policy
+def keep_two(trajectory: Trajectory) -> Iterator[Edit]:
+    """Stub all but the two newest results."""
+    for result in trajectory.tool_results[:-2]:
+        if len(result.content) > 100:
+            yield result.replace("(old output)", reason="old")
+
+
+@policy
+def overreach(trajectory: Trajectory) -> Iterator[Edit]:
+    """Wants what it may not have."""
+    yield Edit(0, 1, ({"role": "system", "content": "changed"},))
+
+
+@policy
+def raises(trajectory: Trajectory) -> Iterator[Edit]:
+    """A broken policy."""
+    raise RuntimeError("what is this")
+    yield  # a generator, as policies are
+
+
+def test_a_run_without_a_policy(recording: Recording) -> None:
+    found = inspect(recording)
+    assert (found.run.messages, found.run.calls, found.run.turns) == (11, 4, 5)
+    assert [m.index for m in found.messages] == list(range(11))
+    assert [(m.role, m.tools) for m in found.messages[1:4]] == [
+        ("user", []),
+        ("assistant", ["bash"]),
+        ("tool", ["bash"]),
+    ]
+    assert found.policy is None
+    assert all(turn.tokens == turn.tokens_unedited and not turn.edits for turn in found.turns)
+
+
+def test_signals(recording: Recording) -> None:
+    signals = {(s.index, s.signal): s for s in inspect(recording).signals}
+    assert signals[5, "failed"].kind == "exit_code"
+    assert signals[3, "stale"].kind == "edited"
+    assert signals[3, "stale"].by == 7
+
+
+def test_edits_come_turn_by_turn_and_stay(recording: Recording) -> None:
+    found = inspect(recording, keep_two)
+    edits = {turn.turn: [(e.start, e.end) for e in turn.edits] for turn in found.turns}
+    # The first result ages out before the fourth call, the second before the last.
+    assert edits == {1: [], 2: [], 3: [], 4: [(3, 4)], 5: [(5, 6)]}
+    last = found.turns[-1]
+    (edit,) = last.edits
+    assert (edit.policy, edit.reason, edit.mode.value, edit.count) == (
+        "keep_two",
+        "old",
+        "repair",
+        1,
+    )
+    assert edit.tokens_before > edit.tokens_after == 3
+    assert edit.line == "(old output)"
+    saved = sum(e.tokens_before - e.tokens_after for turn in found.turns for e in turn.edits)
+    assert last.tokens_unedited - last.tokens == pytest.approx(saved, abs=2)
+
+
+def test_behind_counts_only_what_the_model_had_read(recording: Recording) -> None:
+    (edit,) = inspect(recording, keep_two).turns[-1].edits
+    history = recording.trajectory()
+    # Messages 6, 7 and 8 had been sent or generated; 9 is new in this turn.
+    assert edit.behind == history.tokens(history.messages[6:9])
+
+
+def test_totals_add_up(recording: Recording) -> None:
+    found = inspect(recording, keep_two)
+    assert found.totals.edits == sum(len(t.edits) for t in found.turns) == 2
+    assert found.totals.turns_with_edits == 2
+    assert found.totals.prompt_tokens == sum(t.tokens for t in found.turns)
+    assert found.totals.prompt_tokens_unedited == sum(t.tokens_unedited for t in found.turns)
+    assert found.totals.prompt_tokens < found.totals.prompt_tokens_unedited
+
+
+@pytest.mark.parametrize(
+    ("chosen", "kind", "where"),
+    [(overreach, "PinnedMessage", "messages [0, 1)"), (raises, "RuntimeError", "")],
+)
+def test_what_a_policy_may_not_do_is_told(
+    recording: Recording, chosen: Any, kind: str, where: str
+) -> None:
+    found = inspect(recording, chosen)
+    assert found.totals.edits == 0
+    assert found.totals.skipped == found.run.turns
+    assert {(s.kind, s.where) for turn in found.turns for s in turn.skipped} == {(kind, where)}
+
+
+def test_a_greeting_before_any_request_is_no_turn() -> None:
+    greeting = {"role": "assistant", "content": "Hi!"}
+    messages = (greeting, {"role": "user", "content": "Hello"}, greeting)
+    found = inspect(Recording(id="x", format="openai-chat", messages=messages))
+    assert [turn.message for turn in found.turns] == [2]
+    nothing = inspect(Recording(id="x", format="openai-chat", messages=messages[:1]), keep_two)
+    assert (nothing.turns, nothing.totals.prompt_tokens) == ([], 0)
+
+
+def test_json(run_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, out = run(capsys, str(run_file), "--policy", "truncate_older_than:n=2", "--json")
+    found = InspectReport.model_validate_json(out)
+    assert status == 0
+    assert (found.format, found.version, found.policy) == (
+        "leyline-inspect",
+        1,
+        "truncate_older_than",
+    )
+    assert [e.start for turn in found.turns for e in turn.edits] == [3, 5]
+
+
+def test_the_table(run_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, out = run(capsys, str(run_file))
+    assert status == 0
+    assert "demo (openai-chat, m, solved): 11 messages, 5 turns, 4 tool calls" in out
+    assert "Fix [bold]it[/bold]." in out
+    assert "failed: exit_code" in out
+    assert "turn by turn" not in out
+
+
+def test_the_policy_and_why(run_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = (str(run_file), "--policy", "truncate_older_than:n=2,max_chars=40")
+    _, plain = run(capsys, *arguments)
+    _, out = run(capsys, *arguments, "--why")
+    assert "turn 5 (before message 10)" in plain
+    assert "message 5: 250 -> " in plain
+    assert "2 edits in 2 of 5 turns, 0 skipped." in plain
+    assert "why:" not in plain
+    assert "    why: truncate_older_than; now begins: " in out
+    assert "  message 5 failed: exit_code: exit code 2" in out
+
+
+def test_a_policy_with_nothing_to_do(run_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _, out = run(capsys, str(run_file), "--policy", "keep_all")
+    assert "nothing to cut" in out
+
+
+def test_records_are_counted_from_zero(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "runs.jsonl"
+    lines = [json.dumps({"id": f"run {n}", "messages": MESSAGES}) for n in range(2)]
+    path.write_text("\n".join(lines))
+    assert run(capsys, str(path), "--record", "1")[1].startswith("run 1 (")
+    status, out = run(capsys, str(path), "--record", "2")
+    assert (status, "no record 2; it holds 2, counted from 0" in out) == (2, True)
+
+
+def test_hostile_text_does_not_reach_the_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps([{"role": "user", "content": "\x1b]0;owned\x07\x1b[2J\u202etext"}]))
+    _, out = run(capsys, str(path))
+    assert "owned" in out
+    assert not {"\x1b", "\x07", "\u202e"} & set(out)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("nothing.json",), "nothing.json: cannot be opened"),
+        (("RUN", "--policy", "truncate_older_then"), "did you mean 'truncate_older_than'"),
+        (("RUN", "--policy", "truncate_older_than:n=x"), "n: Input should be a valid integer"),
+    ],
+)
+def test_errors_are_one_line(
+    run_file: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], message: str
+) -> None:
+    status, out = run(capsys, *(str(run_file) if a == "RUN" else a for a in arguments))
+    assert status == 2
+    assert out.startswith("leyline: ")
+    assert out.count("\n") == 1
+    assert message in out
+
+
+def test_recorded_runs_of_every_format(trajectories_dir: Path) -> None:
+    for path in sorted((trajectories_dir / "native").iterdir()):
+        for recording in read(path, limit=2):
+            found = inspect(recording, keep_two)
+            assert found.run.turns == sum(m["role"] == "assistant" for m in recording.messages)
+            assert found.totals.skipped == 0, path.name
+            results = [m for m in found.messages if m.role == "tool" and m.tokens > 25]
+            assert (found.totals.edits > 0) == (len(results) > 2), path.name
