@@ -45,6 +45,7 @@ class Reason(str, Enum):
     ENGINE_CANNOT_SPLICE = "engine_cannot_splice"
     TEMPLATE_FALLBACK = "template_fallback"
     RETRY = "retry"
+    NO_RECEIPT = "no_receipt"
 
 
 class EditReceipt(BaseModel):
@@ -95,7 +96,7 @@ class Receipt(BaseModel):
         reason: one code for the whole turn; ASKED when everything went as asked.
         repair: what the engine's REPAIR covers: "none", "boundary" or "full".
         splice_us, copy_us: host time of splicing and of making a working copy.
-        ttft_ms: time to the first token, where the engine knows it.
+        ttft_ms: from the request's turn to its first logits: rendering, lowering, splice, prefill.
     """
 
     model_config = ConfigDict(frozen=True)

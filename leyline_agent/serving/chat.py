@@ -123,10 +123,14 @@ class ChatService:
             if request.leyline is not None:
                 session = self.sessions.open(tenant, request.leyline.session)
             self._serving = session
+            started = time.perf_counter()
             planned = plan_chat(
                 self.chat, request.messages, request.shown_tools, tenant, session, request.leyline
             )
             run = self.engine.start(planned.prompt)
+            # What a user waits for: rendering and lowering included, the queue not.
+            waited = {"ttft_ms": (time.perf_counter() - started) * 1e3}
+            run.receipt = run.receipt.model_copy(update=waited)
             try:
                 generation = Generation(
                     run,
