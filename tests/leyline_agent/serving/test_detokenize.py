@@ -89,6 +89,19 @@ def test_what_never_becomes_text_does_not_wait_for_ever():
     assert sum(map(bool, parts)) > 10
 
 
+def test_a_token_costs_the_same_late_in_a_reply():
+    class Measured:
+        longest = 0
+
+        def decode(self, ids, **options):
+            self.longest = max(self.longest, len(ids))
+            return BYTES.decode(ids, **options)
+
+    tokenizer = Measured()
+    stream(tokenizer, ids_of("a漢" * 200))
+    assert tokenizer.longest <= 6  # the character before and this one
+
+
 def test_special_tokens_are_left_out():
     parts, _ = stream(BYTES, [*ids_of("a"), BYTES.eos_token_id, *ids_of("b")])
     assert "".join(parts) == "ab"
@@ -137,6 +150,11 @@ class TestStop:
     def test_the_one_complete_first_wins(self):
         parts, detokenizer = stream(BYTES, ids_of("abcd"), ["abcd", "bc"])
         assert ("".join(parts), detokenizer.stopped) == ("a", "bc")
+
+    def test_the_one_complete_first_wins_inside_a_token(self):
+        ids = PIECES.convert_tokens_to_ids([".", "▁it"])
+        parts, detokenizer = stream(PIECES, ids, [" it", "i"])
+        assert ("".join(parts), detokenizer.stopped) == (". ", "i")
 
     def test_of_two_complete_together_the_longer_wins(self):
         parts, detokenizer = stream(BYTES, ids_of("xabc"), ["bc", "abc"])
