@@ -17,7 +17,15 @@ from leyline_agent.message import text as message_text
 from leyline_agent.readers import anthropic_blocks
 from leyline_agent.readers.fields import items, mapping, mappings, text
 
-__all__ = ["Chat", "assistant", "looks_like_messages", "normalise", "tool_call", "tool_result"]
+__all__ = [
+    "Chat",
+    "assistant",
+    "looks_like_messages",
+    "normalise",
+    "tool_call",
+    "tool_result",
+    "usages",
+]
 
 ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
 _KEPT = ("name", "reasoning_content", "is_error", "extra")

@@ -23,7 +23,7 @@ from leyline_agent.readers import (
 )
 from leyline_agent.readers.recording import Recording
 
-__all__ = ["READERS", "Reader", "detect", "find"]
+__all__ = ["READERS", "Reader", "detect", "find", "is_batch"]
 
 
 class Reader(NamedTuple):

@@ -73,7 +73,7 @@ def _messages(raw: list[dict[str, Any]], policy: str | None) -> list[Message]:
     for index, message in enumerate(raw):
         where = f"messages[{index}]"
         if message["role"] == "tool":
-            for result in _results(message, where):
+            for result in _results(message, chat, where):
                 chat.add(result)
         elif message["role"] == "assistant":
             chat.add(assistant(message.get("content"), _calls(message, chat, where)))
@@ -91,12 +91,12 @@ def _calls(message: Mapping[str, Any], chat: Chat, where: str) -> list[dict[str,
     ]
 
 
-def _results(message: dict[str, Any], where: str) -> Iterator[Message]:
+def _results(message: dict[str, Any], chat: Chat, where: str) -> Iterator[Message]:
     """The results for the agent: of one message, or of several bundled in `tool_messages`."""
     for result in mappings(message.get("tool_messages"), where) or [message]:
         if result.get("requestor", "assistant") == "assistant":
             yield tool_result(
-                str(result.get("id")),
+                str(result.get("id") or next(iter(chat.open_calls), "")),
                 text(result.get("content"), f"{where}.content"),
                 is_error=bool(result.get("error")),
             )

@@ -11,7 +11,7 @@ from leyline_agent import cli
 from leyline_agent.cli.inspection import InspectReport, inspect
 from leyline_agent.edit import Edit
 from leyline_agent.policy import policy
-from leyline_agent.readers import Recording, read
+from leyline_agent.readers import Recording, formats, read
 from leyline_agent.trajectory import Trajectory
 
 
@@ -234,6 +234,16 @@ def test_errors_are_one_line(
     assert out.startswith("leyline: ")
     assert out.count("\n") == 1
     assert message in out
+
+
+def test_the_docs_name_every_field_and_format() -> None:
+    docs = (Path(__file__).parents[3] / "docs" / "inspect.md").read_text()
+    schema = InspectReport.model_json_schema()
+    parts = [schema, *schema["$defs"].values()]
+    fields = {name for part in parts for name in part.get("properties", ())}
+    missing = [name for name in fields if not any(f"{c}{name}`" in docs for c in "`.")]
+    assert not set(missing) - {"run", "messages", "signals", "turns", "totals", "edits", "skipped"}
+    assert all(f"`{name}`" in docs for name in formats())
 
 
 def test_recorded_runs_of_every_format(trajectories_dir: Path) -> None:

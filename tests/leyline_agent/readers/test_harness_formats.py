@@ -157,6 +157,15 @@ def test_tau2_bench_shows_what_the_agent_read(recording, shorts):
     assert (run.id, run.resolved, run.meta["model"]) == ("sim-1", False, "gpt")
 
 
+def test_tau2_bench_calls_without_ids(recording, sample, shorts):
+    (simulation,) = sample("tau2-bench")["simulations"]
+    simulation["messages"][2]["tool_calls"][0]["id"] = simulation["messages"][3]["id"] = ""
+    assert shorts(recording(simulation))[2:4] == [
+        ("assistant", None, [("call_1", "book", {"id": 1})]),
+        ("tool", "no seats", {"tool_call_id": "call_1", "is_error": True}),
+    ]
+
+
 def test_tau2_bench_results_in_a_bundle(recording, sample, shorts):
     (simulation,) = sample("tau2-bench")["simulations"]
     bundle = {"role": "tool", "tool_messages": [simulation["messages"][3]]}
