@@ -6,28 +6,28 @@
         run.step(token)
     run.finish()
 
-One sequence runs at a time; the caller holds `engine.lock` for as long as a run lives.
+One thread at a time: whoever is not alone wraps each call in `engine.exclusive()`. Runs may take
+turns between calls, for each owns its slots.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from leyline_agent.directive import Mode
 from leyline_agent.errors import ContextOverflow, EngineError, OutOfSlots
 from leyline_agent.lowering import Lowered
 from leyline_agent.receipt import EditReceipt, Receipt
 from leyline_agent.serving.executor import CountingExecutor, Executor, TorchExecutor
-from leyline_agent.serving.kernels.segment_attention import Positions
 from leyline_agent.serving.kv.sequence import CachedSequence
 from leyline_agent.serving.kv.slots import SlotPool
 from leyline_agent.serving.kv.splice import Splice, kept_pieces, splice
@@ -38,6 +38,7 @@ from leyline_agent.serving.models.probe import ModelFacts
 from leyline_agent.serving.models.rope import RopeSpec
 from leyline_agent.serving.modes import ModeRules, Settled, kept_behind, settle
 from leyline_agent.serving.repair import RepairConfig
+from leyline_agent.serving.run import Run
 
 __all__ = ["Engine", "EngineConfig", "Prompt", "Run"]
 
@@ -86,75 +87,6 @@ class Prompt:
     policies: Sequence[str] = ()
 
 
-@dataclass
-class Run:
-    """A prompt that has been computed and can be continued.
-
-    Attributes:
-        sequence: tokens and KV, prompt first; owned by the run until `finish` hands it on.
-        logits: float32 [vocab] of the last token; None where no model runs.
-        receipt: what the prompt cost.
-        settled: the directives as carried out.
-    """
-
-    engine: Engine
-    tenant: str
-    sequence: CachedSequence
-    logits: Tensor | None
-    receipt: Receipt
-    settled: Settled
-    _open: bool = field(default=True, repr=False)
-
-    def step(self, token: int) -> Tensor | None:
-        """Append one token and compute the logits behind it."""
-        return self.extend([token])
-
-    def extend(self, tokens: Sequence[int]) -> Tensor | None:
-        """Append tokens (sampled, or known beforehand) and compute the logits behind them.
-
-        Raises:
-            OutOfSlots: nothing can be evicted; the run stays as it was.
-            ContextOverflow: past the model's context length.
-        """
-        positions = self._append(tokens)
-        self.logits = self.engine.executor.forward(self.sequence, positions)
-        return self.logits
-
-    def score(self, tokens: Sequence[int]) -> Tensor | None:
-        """Append known tokens; float32 logits [len(tokens), vocab] that *predicted* each.
-
-        Row i is what the model said before it read token i. None where no model runs.
-        """
-        before = self.logits
-        after = self.engine.executor.forward(self.sequence, self._append(tokens), every=True)
-        if before is None or after is None:
-            return None
-        self.logits = after[-1]
-        return torch.cat((before[None], after[:-1]))
-
-    def _append(self, tokens: Sequence[int]) -> Positions:
-        start = len(self.sequence)
-        self.engine.check_length(start + len(tokens))
-        self.engine.with_room(len(tokens), lambda: self.sequence.extend(tokens))
-        return np.arange(start, len(self.sequence), dtype=np.int64)
-
-    def finish(self) -> CachedSequence:
-        """End the run: canonical KV goes into the tenant's tree, the sequence to the caller."""
-        if not self._open:
-            raise EngineError("this run has ended")
-        self._open = False
-        length = self.sequence.canonical_len
-        if length:
-            tree = self.engine.forest.tree(self.tenant)
-            tree.insert(self.sequence.tokens[:length], self.sequence.extents(0, length))
-        return self.sequence
-
-    def abandon(self) -> None:
-        """End the run and drop its sequence; canonical KV stays in the tree. Safe to repeat."""
-        if self._open:
-            self.finish().release()
-
-
 class Engine:
     """A model over a KV pool.
 
@@ -186,6 +118,7 @@ class Engine:
         self.executor = executor
         self.lock = threading.Lock()
         self.reclaimers: list[Callable[[int], None]] = []
+        self._abandoned: deque[Run] = deque()
 
     @classmethod
     def load(cls, source: str | Path, config: EngineConfig | None = None) -> Engine:
@@ -218,6 +151,30 @@ class Engine:
         facts = ModelFacts((), anything)
         return cls(facts, num_slots, CountingExecutor(), max_len=1 << 40, config=config)
 
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Hold the engine. Not re-entrant."""
+        with self.lock:
+            self._drop_abandoned()
+            yield
+
+    def abandon(self, run: Run) -> None:
+        """End a run nobody wants any more, at once or as soon as the engine is free.
+
+        For the end of a generator, which the garbage collector may bring about on any thread,
+        even on one that holds the engine.
+        """
+        self._abandoned.append(run)
+        if self.lock.acquire(blocking=False):
+            try:
+                self._drop_abandoned()
+            finally:
+                self.lock.release()
+
+    def _drop_abandoned(self) -> None:
+        while self._abandoned:
+            self._abandoned.popleft().abandon()
+
     def start(self, prompt: Prompt) -> Run:
         """Splice, prefill and repair: everything up to the prompt's last logits.
 
@@ -225,24 +182,27 @@ class Engine:
             ContextOverflow: the prompt is longer than the model's context.
             OutOfSlots: it does not fit the pool even after evicting everything idle.
         """
+        run = self.open(prompt)
+        try:
+            while len(run.pending):
+                run.prefill()
+        except BaseException:
+            run.abandon()
+            raise
+        return run
+
+    def open(self, prompt: Prompt) -> Run:
+        """Splice only: a run whose fresh tokens `Run.prefill` computes. Raises as `start`."""
         if not prompt.tokens:
             raise EngineError("a prompt needs at least one token")
         self.check_length(len(prompt.tokens))
         started = time.perf_counter()
         settled = self._settle(prompt)
         done, splice_us, edit_us = self._splice(prompt, settled)
-        self.executor.copy_us()
-        try:
-            logits = self.executor.forward(done.sequence, done.fresh)
-        except BaseException:
-            done.sequence.release()
-            raise
-        elapsed = (time.perf_counter() - started) * 1e3
         receipt = _receipt(prompt, settled, done, splice_us, edit_us)
-        receipt = receipt.model_copy(
-            update={"ttft_ms": elapsed, "copy_us": self.executor.copy_us()}
-        )
-        return Run(self, prompt.tenant, done.sequence, logits, receipt, settled)
+        run = Run(self, prompt.tenant, done.sequence, done.fresh, receipt, settled)
+        run.seconds = time.perf_counter() - started
+        return run
 
     def check_length(self, length: int) -> None:
         """Raise ContextOverflow when `length` tokens are more than the model's context."""
