@@ -25,13 +25,13 @@ _EDGE_CHARS = 4000
 
 # What harnesses put around an output.
 _OPENINGS = re.compile(
-    r"\s*(?:(?:OBSERVATION|Observation):|<observation>|<tool_use_error>|<error>"
+    r"\s*(?:(?:OBSERVATION|Observation):|<observation>"
     r"|<exception>.*?</exception>|<returncode>-?\d+</returncode>|<output>"
     r"|<warning>.*?</warning>|<output_head>)\s*",
     re.DOTALL,
 )
 _CLOSINGS = re.compile(
-    r"\s*(?:</(?:output|output_tail|observation|error|tool_use_error)>|\(Open file: [^\n]*\)"
+    r"\s*(?:</(?:output|output_tail|observation)>|\(Open file: [^\n]*\)"
     r"|\(Current directory: [^\n]*\)|bash-\$|///PROCESS-DONE:\d+:PROCESS-DONE///"
     r"|\[[^\n]*exit code:? -?\d+\.?\]|\[(?:Python Interpreter|Current working directory): [^\n]*\]"
     r"|[\w.-]+@[\w.-]+:\S* [#$])\s*\Z"
@@ -77,11 +77,12 @@ _ERROR_START = re.compile(
       | \w+\ failed\.\ error\ message: | command\ failed\b
       | no\ (?:replacement\ was\ performed|changes\ were\ made|file\ open)
       | (?:text|file)\ (?:[^\n]{1,200}\ )?(?:was\ )?not\ found | multiple\ occurrences\ of
-      | your\ proposed\ edit\ has\ introduced
+      | <(?:tool_use_)?error> | your\ proposed\ edit\ has\ introduced
       | invalid\ [^\n]{0,40}\b(?:path|parameter|command|range|index|number)\b
     )""",
     re.VERBOSE | re.IGNORECASE,
 )
+_ERROR_TAG = re.compile(r"</?(?:tool_use_)?error>")
 _NOT_FOUND_IN = re.compile(r"String '.*?' not found in [^\n]*\Z", re.DOTALL)
 _TRACEBACK = "Traceback (most recent call last)"
 _EXCEPTION = re.compile(r"(?:[A-Za-z_]\w*\.)*(?:[A-Z]\w*|error)(?:: |:?$)")
@@ -189,10 +190,11 @@ def telling_line(text: str) -> str:
 
 def _quote(text: str) -> str:
     """The first line, with the next one where the first only announces it."""
-    lines = [line.strip() for line in text.strip().splitlines()[:4] if line.strip()]
+    text = _ERROR_TAG.sub("", text).strip()
+    lines = [line.strip() for line in text.splitlines()[:4] if line.strip()]
     if len(lines) > 1 and lines[0].endswith(":"):
         return _clip(f"{lines[0]} {lines[1]}")
-    return _clip(lines[0])
+    return _clip("".join(lines[:1]))
 
 
 def _clip(line: str) -> str:

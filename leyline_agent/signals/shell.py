@@ -136,7 +136,7 @@ def _tokens(text: str) -> list[_Token]:
 def _heredoc(text: str, start: int, tag: str, strip: bool) -> tuple[str, int]:
     """The body that starts at `start` and where the text goes on behind its closing tag."""
     indent = r"\t*" if strip else ""
-    close = re.compile(rf"^{indent}{tag}[ \t\r]*$", re.MULTILINE).search(text, start)
+    close = re.compile(rf"^{indent}{tag}[ \t\r]*(?:\n|\Z)", re.MULTILINE).search(text, start)
     if close is None:
         return text[start:], len(text)
     return text[start : close.start()], close.end()

@@ -100,20 +100,21 @@ class _Watch:
 
     def take(self, result: ToolResult, original: ToolResult, done: Effects) -> None:
         """Note what one more result supersedes and shows."""
-        if is_stub(original.content):
-            return
         failed = failure(original)
-        if failed is not None and failed.kind == "malformed_call":
+        if is_stub(original.content) or (failed and failed.kind == "malformed_call"):
             return
-        timed_out = failed is not None and failed.kind == "timeout"
         self.scripts.update(done.scripts)
         for path in done.early_writes if failed else (*done.writes, *self._script_writes(done)):
             self._supersede_writes(path, result.index)
         shown = _shown(done, original.content)
-        if result.content == original.content and not timed_out:
-            for piece in shown:
-                if isinstance(piece, Run) or failed is None:
-                    self._supersede(piece, result.index)
+        runs = {piece for piece in shown if isinstance(piece, Run)}
+        if failed and not runs:
+            # What it printed is an error, no part of a file.
+            return
+        in_view = result.content == original.content
+        if in_view and not (failed and failed.kind == "timeout"):
+            for piece in runs if failed else shown:
+                self._supersede(piece, result.index)
         if shown and not is_stub(result.content):
             self._add(_Open(result, shown))
 
