@@ -1,5 +1,86 @@
-"""Leyline: policies outside the engine edit an agent's cached context."""
+"""Leyline: policies outside the engine edit an agent's cached context.
+
+    session = leyline.Session(policies="truncate_older_than:n=2,max_chars=200")
+    turn = session.begin(messages)
+    turn.finish(client.chat.completions.create(model="m", **turn.request))
+
+All public names are here; what is imported from a module below may change without notice.
+"""
+
+import logging
 
 from leyline_agent._version import __version__
+from leyline_agent.adapter import Adapter, CallingAdapter, Capabilities
+from leyline_agent.directive import Directive, Mode
+from leyline_agent.edit import Edit
+from leyline_agent.errors import (
+    AdapterError,
+    BrokenToolPair,
+    ContextOverflow,
+    EditError,
+    EngineError,
+    EngineUnavailable,
+    InvalidSpan,
+    LeylineError,
+    ModelUnavailable,
+    OutOfSlots,
+    OverlappingSpans,
+    PinnedMessage,
+    PolicyError,
+    PolicyLoop,
+    StaleSession,
+    TrajectoryError,
+    UnknownFormat,
+    UnsupportedMode,
+    UnsupportedModel,
+)
+from leyline_agent.message import Message
+from leyline_agent.policy import Pipeline, Policy, policy, transform
+from leyline_agent.receipt import EditReceipt, Reason, Receipt
+from leyline_agent.session import Session
+from leyline_agent.trajectory import ToolCall, ToolResult, Trajectory
+from leyline_agent.turn import Turn
 
-__all__ = ["__version__"]
+__all__ = [
+    "Adapter",
+    "AdapterError",
+    "BrokenToolPair",
+    "CallingAdapter",
+    "Capabilities",
+    "ContextOverflow",
+    "Directive",
+    "Edit",
+    "EditError",
+    "EditReceipt",
+    "EngineError",
+    "EngineUnavailable",
+    "InvalidSpan",
+    "LeylineError",
+    "Message",
+    "Mode",
+    "ModelUnavailable",
+    "OutOfSlots",
+    "OverlappingSpans",
+    "PinnedMessage",
+    "Pipeline",
+    "Policy",
+    "PolicyError",
+    "PolicyLoop",
+    "Reason",
+    "Receipt",
+    "Session",
+    "StaleSession",
+    "ToolCall",
+    "ToolResult",
+    "Trajectory",
+    "TrajectoryError",
+    "Turn",
+    "UnknownFormat",
+    "UnsupportedMode",
+    "UnsupportedModel",
+    "__version__",
+    "policy",
+    "transform",
+]
+
+logging.getLogger("leyline").addHandler(logging.NullHandler())

@@ -8,14 +8,26 @@ Only an adapter whose engine lives in this process takes the call over (`Calling
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Mapping
+from importlib.metadata import entry_points
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from leyline_agent.directive import Directive, Mode
+from leyline_agent.errors import AdapterError
 from leyline_agent.receipt import Receipt
 
-__all__ = ["Adapter", "CallingAdapter", "Capabilities", "Commit", "Request", "WireEdit"]
+__all__ = [
+    "Adapter",
+    "CallingAdapter",
+    "Capabilities",
+    "Commit",
+    "Request",
+    "WireEdit",
+    "as_adapter",
+]
+
+GROUP = "leyline.adapters"
 
 Request = dict[str, Any]
 """Keyword arguments of an OpenAI chat completion: messages, tools, extra_body, ..."""
@@ -62,7 +74,8 @@ class Commit(BaseModel):
         base_version: the version the edits apply to; 0 for a session's first request.
         version: the version this commit makes when the engine acknowledges it.
         view_digest: `message.view_digest` of the request's messages.
-        base_len: number of messages of the base version's view (prompt plus its reply).
+        base_len: number of leading messages of the base version's view (its prompt and reply) that
+            the edits start from: all of them, or fewer where the harness rewrote what follows.
         edits: half-open indices in the previous view, sorted, not overlapping.
     """
 
@@ -126,3 +139,23 @@ class CallingAdapter(Adapter, Protocol):
     def edit_ahead(self, request: Request, commit: Commit) -> Receipt:
         """Apply a commit's edits now, while a tool runs; the next request finds them done."""
         ...
+
+
+def as_adapter(value: Adapter | str | None) -> Adapter:
+    """An adapter from what users pass: an adapter, the name of an installed one, None for "openai".
+
+    Raises:
+        AdapterError: no adapter of that name is installed, or the value is none.
+    """
+    if isinstance(value, Adapter):
+        return value
+    if value is not None and not isinstance(value, str):
+        raise AdapterError(f"{value!r} is no adapter; pass an Adapter or the name of one")
+    name = value or "openai"
+    installed = {point.name: point for point in entry_points(group=GROUP)}
+    if name not in installed:
+        raise AdapterError(
+            f"no adapter named {name!r}; installed: {', '.join(sorted(installed)) or 'none'}"
+        )
+    made: Adapter = installed[name].load()()
+    return made

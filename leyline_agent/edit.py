@@ -12,10 +12,16 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from leyline_agent.directive import Mode
-from leyline_agent.errors import BrokenToolPair, InvalidSpan, OverlappingSpans, PinnedMessage
+from leyline_agent.errors import (
+    BrokenToolPair,
+    EditError,
+    InvalidSpan,
+    OverlappingSpans,
+    PinnedMessage,
+)
 from leyline_agent.message import Message
 
-__all__ = ["Edit", "Protected", "apply", "check", "protected_indices"]
+__all__ = ["Edit", "Protected", "apply", "check", "protected_indices", "sift"]
 
 Protected = Literal["system", "task"]
 
@@ -98,6 +104,36 @@ def check(
     return ordered
 
 
+def sift(
+    edits: Sequence[Edit], messages: Sequence[Message], pinned: Collection[int] = ()
+) -> tuple[tuple[Edit, ...], tuple[tuple[Edit, EditError], ...]]:
+    """The legal part of a batch, sorted by place, and the rest, each edit with its reason.
+
+    One illegal edit does not take the others with it; of two that overlap the earlier in the
+    batch is kept.
+    """
+    try:
+        return check(edits, messages, pinned), ()
+    except EditError:
+        pass
+    legal: list[Edit] = []
+    refused: list[tuple[Edit, EditError]] = []
+    for edit in edits:
+        try:
+            _check_pins([edit], messages, pinned)
+            _check_spans(sorted([*legal, edit], key=lambda e: (e.start, e.end)), len(messages))
+        except EditError as error:
+            refused.append((edit, error))
+        else:
+            legal.append(edit)
+    legal.sort(key=lambda e: (e.start, e.end))
+    while broken := _broken_pairs(legal, messages):
+        guilty = _guilty(legal, messages, {call_id for _, call_id in broken})
+        refused += [(edit, _pair_error([edit], broken)) for edit in guilty]
+        legal = [edit for edit in legal if edit not in guilty]
+    return tuple(legal), tuple(refused)
+
+
 def apply(edits: Iterable[Edit], messages: Sequence[Message]) -> list[Message]:
     """The messages after a batch that `check` has passed."""
     result: list[Message] = []
@@ -143,17 +179,40 @@ def _check_pins(
 
 
 def _check_pairs(ordered: Sequence[Edit], messages: Sequence[Message]) -> None:
-    before = _loose_ends(messages)
-    after = _loose_ends(apply(ordered, messages))
-    broken = after - before
+    broken = _broken_pairs(ordered, messages)
     if broken:
-        (kind, call_id), _ = broken.most_common(1)[0]
-        lost = "its call" if kind == "result" else "its result"
-        where = "; ".join(str(edit) for edit in ordered)
-        raise BrokenToolPair(
-            f"{where}: the {kind} with id {call_id!r} would stand without {lost}; edit a call and "
-            "its results together, or replace a result's content in place"
-        )
+        raise _pair_error(ordered, broken)
+
+
+def _broken_pairs(ordered: Sequence[Edit], messages: Sequence[Message]) -> Counter[tuple[str, str]]:
+    return _loose_ends(apply(ordered, messages)) - _loose_ends(messages)
+
+
+def _pair_error(edits: Sequence[Edit], broken: Counter[tuple[str, str]]) -> BrokenToolPair:
+    (kind, call_id), _ = broken.most_common(1)[0]
+    lost = "its call" if kind == "result" else "its result"
+    where = "; ".join(str(edit) for edit in edits)
+    return BrokenToolPair(
+        f"{where}: the {kind} with id {call_id!r} would stand without {lost}; edit a call and "
+        "its results together, or replace a result's content in place"
+    )
+
+
+def _guilty(
+    edits: Sequence[Edit], messages: Sequence[Message], call_ids: set[str]
+) -> Sequence[Edit]:
+    """The edits to blame for broken pairs: best those that touch such a pair and break it alone."""
+    alone = [edit for edit in edits if _broken_pairs([edit], messages)]
+    touching = [edit for edit in edits if not call_ids.isdisjoint(_touched_ids(edit, messages))]
+    return [edit for edit in alone if edit in touching] or touching or alone or edits
+
+
+def _touched_ids(edit: Edit, messages: Sequence[Message]) -> set[str]:
+    touched: set[str] = set()
+    for message in (*messages[edit.start : edit.end], *edit.replacement):
+        touched.update(_call_ids(message))
+        touched.add(str(message.get("tool_call_id") or ""))
+    return touched
 
 
 def _loose_ends(messages: Sequence[Message]) -> Counter[tuple[str, str]]:

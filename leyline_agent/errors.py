@@ -7,6 +7,7 @@
     │   ├── BrokenToolPair      a tool call would lose its result, or a result its call
     │   └── PinnedMessage       the edit touches what is pinned (system prompt, task, pins)
     ├── PolicyError             a policy that cannot be found, configured or run
+    │   └── PolicyLoop          a policy that edits its own edits over and over
     ├── AdapterError            an engine or provider could not carry out a request
     │   ├── UnsupportedMode     no mode at least as strong as the one asked for is available
     │   ├── EngineUnavailable   the engine does not answer
@@ -38,6 +39,7 @@ __all__ = [
     "OverlappingSpans",
     "PinnedMessage",
     "PolicyError",
+    "PolicyLoop",
     "StaleSession",
     "TrajectoryError",
     "UnknownFormat",
@@ -72,6 +74,10 @@ class PinnedMessage(EditError):
 
 class PolicyError(LeylineError):
     """A policy that cannot be found, configured or run."""
+
+
+class PolicyLoop(PolicyError):
+    """A policy that edits its own edits over and over, with nothing new in them."""
 
 
 class AdapterError(LeylineError):

@@ -161,8 +161,13 @@ class Trajectory:
 
     def tokens(self, messages: Iterable[Message] | None = None) -> int:
         """An estimate of the tokens in `messages` (default: the whole view)."""
-        chosen = self.messages if messages is None else messages
-        return round(sum(map(_chars, chosen)) / self.chars_per_token)
+        chars = self.chars if messages is None else sum(map(_chars, messages))
+        return round(chars / self.chars_per_token)
+
+    @cached_property
+    def chars(self) -> int:
+        """Characters of text and tool calls in the view; what `tokens` is estimated from."""
+        return sum(map(_chars, self.messages))
 
     def drop_call(self, call: ToolCall, *, mode: Mode | None = None, reason: str = "") -> Edit:
         """An edit that removes a call's assistant message together with all its results."""
@@ -184,6 +189,28 @@ class Trajectory:
             self._records[:first],
             self.original,
             _moved(self.pinned, edits),
+        )
+
+    def configured(
+        self,
+        *,
+        original: Trajectory | None = None,
+        tools: Sequence[Mapping[str, Any]] = (),
+        pinned: frozenset[int] = frozenset(),
+        chars_per_token: float = DEFAULT_CHARS_PER_TOKEN,
+    ) -> Trajectory:
+        """The same view in another setting; nothing is parsed again.
+
+        `original` None makes the trajectory its own history.
+        """
+        return Trajectory(
+            messages=self.messages,
+            original=original,  # type: ignore[arg-type]
+            tools=tools,
+            observations=self.observations,
+            pinned=pinned,
+            chars_per_token=chars_per_token,
+            _parsed=self._records,
         )
 
     def _derived(

@@ -1,0 +1,12 @@
+"""Test your policies without a model: a scripted model and an adapter that simulates an engine.
+
+adapter = MockAdapter(DeterministicModel("I look.", "Done."))
+session = Session(policies=MyPolicy(), adapter=adapter)
+turn = session.begin(messages)
+receipt = turn.finish(adapter.complete(turn.request))
+"""
+
+from leyline_agent.testing.adapter import MockAdapter
+from leyline_agent.testing.model import Answer, DeterministicModel, tool_call
+
+__all__ = ["Answer", "DeterministicModel", "MockAdapter", "tool_call"]

@@ -1,0 +1,112 @@
+"""What turns cost: receipts completed with what the session knows, and their totals."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+
+from leyline_agent.adapter import Commit
+from leyline_agent.proposal import Accepted
+from leyline_agent.receipt import EditReceipt, Reason, Receipt
+
+__all__ = ["Stats", "calibrated", "completed", "total"]
+
+_SANE_CHARS_PER_TOKEN = (0.5, 16.0)
+
+
+@dataclass(frozen=True)
+class Stats:
+    """Totals of a session.
+
+    Attributes:
+        turns: turns finished.
+        failed: turns that failed or were abandoned.
+        edits: edits committed.
+        skipped: policies and edits not taken.
+        prompt, reused_exact, reused_spliced, recomputed, prefilled: tokens, as in `Receipt`.
+        policy_ms: time spent in policies.
+    """
+
+    turns: int = 0
+    failed: int = 0
+    edits: int = 0
+    skipped: int = 0
+    prompt: int = 0
+    reused_exact: int = 0
+    reused_spliced: int = 0
+    recomputed: int = 0
+    prefilled: int = 0
+    policy_ms: float = 0.0
+
+    @property
+    def compute(self) -> int:
+        """Prompt tokens the engine computed."""
+        return self.recomputed + self.prefilled
+
+    @property
+    def hit_rate(self) -> float:
+        """The part of all prompt tokens that was reused; 0 when there were none."""
+        return (self.reused_exact + self.reused_spliced) / self.prompt if self.prompt else 0.0
+
+
+_FIGURES = tuple(
+    f.name for f in fields(Stats) if f.name in Receipt.model_fields and f.name != "edits"
+)
+
+
+def total(receipts: Iterable[Receipt], **counts: float) -> Stats:
+    """The totals of `receipts`; `counts` fills in the other fields of `Stats`."""
+    sums = dict.fromkeys(_FIGURES, 0)
+    turns = 0
+    for receipt in receipts:
+        turns += 1
+        for name in _FIGURES:
+            sums[name] += getattr(receipt, name)
+    return Stats(turns=turns, **sums, **counts)  # type: ignore[arg-type]
+
+
+def completed(found: Receipt | None, commit: Commit, accepted: Sequence[Accepted]) -> Receipt:
+    """A receipt with the commit's numbers and, for each edit, what the session did to its mode.
+
+    Engines that say nothing of edits computed whatever changed again: such edits are told with
+    the mode they were sent with.
+    """
+    if found is None:
+        found = Receipt(reason=Reason.NO_RECEIPT)
+    edits = found.edits
+    if not edits:
+        edits = tuple(_untold(a) for a in accepted)
+    elif len(edits) == len(accepted):
+        edits = tuple(_told(e, a) for e, a in zip(edits, accepted, strict=True))
+    return found.model_copy(
+        update={
+            "session": commit.session,
+            "base_version": commit.base_version,
+            "version": commit.version,
+            "edits": edits,
+        }
+    )
+
+
+def _untold(accepted: Accepted) -> EditReceipt:
+    return EditReceipt(
+        mode_asked=accepted.edit.effective_mode(),
+        mode_used=accepted.mode,
+        reason=accepted.reason,
+        policy=accepted.edit.policy,
+    )
+
+
+def _told(receipt: EditReceipt, accepted: Accepted) -> EditReceipt:
+    """The engine was asked for the mode it was sent; the policy may have asked for less."""
+    reason = accepted.reason if receipt.reason is Reason.ASKED else receipt.reason
+    asked = accepted.edit.effective_mode()
+    return receipt.model_copy(update={"mode_asked": asked, "reason": reason})
+
+
+def calibrated(before: float, chars: int, prompt_tokens: int) -> float:
+    """Characters a token, from a prompt the engine has counted; `before` where it counted none."""
+    if prompt_tokens <= 0 or chars <= 0:
+        return before
+    low, high = _SANE_CHARS_PER_TOKEN
+    return min(max(chars / prompt_tokens, low), high)

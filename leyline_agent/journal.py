@@ -1,0 +1,199 @@
+"""Journals: a session on disk, one JSON event a line, appended and flushed as things happen.
+
+Written at the start (`open`, `resume`), before each call (`begin`: numbers and a digest, no text)
+and after it (`commit` or `fail`). docs/journal.md has the schema. What an edit redacts is
+taken out of the lines already written; only its digest stays.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from leyline_agent.adapter import Commit
+from leyline_agent.branch import Draft, Snapshot
+from leyline_agent.errors import TrajectoryError
+from leyline_agent.message import Message
+from leyline_agent.proposal import Accepted, Proposal
+from leyline_agent.receipt import Receipt
+from leyline_agent.state import State
+from leyline_agent.view import restored, tombstone
+
+__all__ = ["Journal", "Loaded", "SCHEMA", "load"]
+
+SCHEMA = 1
+
+Event = dict[str, Any]
+
+
+class Journal:
+    """Appends a session's events to a file; makes the folders above it.
+
+    The file is opened for each event, so nothing needs closing and a moved file is followed.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+
+    def write(self, event: str, **fields: Any) -> None:
+        """Append one event."""
+        line = _line({"v": SCHEMA, "event": event, "time": round(time.time(), 3), **fields})
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a", encoding="ascii") as file:
+            file.write(line)
+
+    def opened(self, state: State, adapter: str, policies: Sequence[str]) -> None:
+        """A new session begins its journal.
+
+        Raises:
+            TrajectoryError: the file holds something already.
+        """
+        if self.path.exists() and self.path.stat().st_size:
+            raise TrajectoryError(
+                f"{self.path} is not empty; continue its session with Session.resume, or name "
+                "another file"
+            )
+        self.write(
+            "open",
+            session=state.id,
+            observations=state.observations,
+            mode_floor=state.mode_floor and state.mode_floor.value,
+            adapter=adapter,
+            policies=list(policies),
+        )
+
+    def begun(self, commit: Commit) -> None:
+        """A call is about to be made; a crash before its answer makes the next one a retry."""
+        self.write(
+            "begin",
+            base=commit.base_version,
+            version=commit.version,
+            view_digest=commit.view_digest,
+        )
+
+    def committed(
+        self, draft: Draft, proposal: Proposal, snapshot: Snapshot, receipt: Receipt
+    ) -> None:
+        """A call was answered: what was new in the history, the edits, the reply, the receipt."""
+        asked, replied = (
+            snapshot.history[: len(draft.history)],
+            snapshot.history[len(draft.history) :],
+        )
+        self.write(
+            "commit",
+            base=draft.base,
+            version=snapshot.version,
+            kept=draft.kept,
+            pieces=draft.kept_pieces,
+            messages=[record.message for record in asked[draft.kept :]],
+            edits=[_edit(accepted) for accepted in proposal.accepted],
+            skipped=[skipped._asdict() for skipped in proposal.skipped],
+            reply=replied[0].message if replied else None,
+            receipt=receipt.model_dump(mode="json", exclude_defaults=True),
+        )
+
+    def redact(self, places: Collection[tuple[int, str]], stubs: Collection[str]) -> None:
+        """Put tombstones for redacted text into the lines already written.
+
+        Args:
+            places: history index and digest of each redacted message.
+            stubs: digests of replacements that stood for such messages in a view.
+        """
+        if not self.path.exists():
+            return
+        events = [_redacted(event, places, stubs) for event in load(self.path).events]
+        scratch = self.path.with_name(self.path.name + ".redacting")
+        with scratch.open("w", encoding="ascii") as file:
+            file.writelines(map(_line, events))
+            file.flush()
+            os.fsync(file.fileno())
+        scratch.replace(self.path)
+
+
+class Loaded(NamedTuple):
+    """A journal read back.
+
+    Attributes:
+        events: its whole lines.
+        dropped: the bytes of a last line that was cut off while it was written.
+        end: where the whole lines end, in bytes.
+    """
+
+    events: list[Event]
+    dropped: int
+    end: int
+
+
+def load(path: str | os.PathLike[str]) -> Loaded:
+    """The events of a journal; a last line that was cut off is left out and counted.
+
+    Raises:
+        TrajectoryError: a line is corrupt, or of a schema this version does not know.
+    """
+    data = Path(path).read_bytes()
+    end = data.rfind(b"\n") + 1
+    events = [
+        _parsed(line, number, path)
+        for number, line in enumerate(data[:end].split(b"\n")[:-1], start=1)
+    ]
+    return Loaded(events, len(data) - end, end)
+
+
+def _parsed(line: bytes, number: int, path: str | os.PathLike[str]) -> Event:
+    where = f"{os.fspath(path)}, line {number}"
+    try:
+        event = json.loads(line)
+    except ValueError as error:
+        raise TrajectoryError(
+            f"{where}: not JSON ({error}); the journal was changed after it was written. Restore "
+            "it, or cut it before this line to resume from there"
+        ) from error
+    if not isinstance(event, dict) or not isinstance(event.get("event"), str):
+        raise TrajectoryError(f"{where}: not an event of a journal")
+    if event.get("v") != SCHEMA:
+        raise TrajectoryError(
+            f"{where}: schema {event.get('v')!r}; this version reads schema {SCHEMA}"
+        )
+    return event
+
+
+def _line(event: Mapping[str, Any]) -> str:
+    return json.dumps(event, separators=(",", ":"), default=str) + "\n"
+
+
+def _edit(accepted: Accepted) -> dict[str, Any]:
+    edit = accepted.edit
+    return {
+        "start": edit.start,
+        "end": edit.end,
+        "replacement": [record.message for record in accepted.records],
+        "asked": edit.effective_mode().value,
+        "mode": accepted.mode.value,
+        "reason": edit.reason,
+        "policy": edit.policy,
+        "redact": edit.redact,
+    }
+
+
+def _redacted(event: Event, places: Collection[tuple[int, str]], stubs: Collection[str]) -> Event:
+    if event["event"] != "commit":
+        return event
+    told = [*event["messages"], *([event["reply"]] if event["reply"] else [])]
+    told = [_buried(m, event["kept"] + i, places) for i, m in enumerate(told)]
+    edits = [
+        {**edit, "replacement": [_buried(m, None, stubs) for m in edit["replacement"]]}
+        for edit in event["edits"]
+    ]
+    count = len(event["messages"])
+    reply = told[count] if event["reply"] else None
+    return {**event, "messages": told[:count], "reply": reply, "edits": edits}
+
+
+def _buried(message: Message, index: int | None, gone: Collection[Any]) -> Message:
+    record = restored(message)
+    key = record.digest if index is None else (index, record.digest)
+    return tombstone(record).message if key in gone else message

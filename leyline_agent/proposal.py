@@ -1,0 +1,220 @@
+"""Proposals: running policies on a view, and what of their edits is taken.
+
+Nothing a policy does can end a turn: one that raises is skipped for this turn, an illegal edit is
+refused by itself, one that edits its own edits over and over is stopped; each with a reason that
+is logged and kept.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from leyline_agent.adapter import Capabilities, WireEdit
+from leyline_agent.directive import Mode, strongest
+from leyline_agent.edit import Edit, sift
+from leyline_agent.errors import EditError, LeylineError, PolicyLoop, UnsupportedMode
+from leyline_agent.policy import Pipeline, Policy
+from leyline_agent.receipt import Reason
+from leyline_agent.trajectory import Trajectory
+from leyline_agent.view import Record, View, record
+
+__all__ = ["Accepted", "Proposal", "Proposer", "Skipped", "mode_for"]
+
+logger = logging.getLogger("leyline.session")
+
+HARNESS = "harness"
+"""The name under which edits declared by the harness itself go."""
+
+MAX_ROUNDS = 3
+"""How often messages are edited again with nothing new among them before it counts as a loop."""
+
+
+class Skipped(NamedTuple):
+    """A policy or an edit that was not taken.
+
+    Attributes:
+        policy: its name.
+        where: the messages it meant, "" for the whole policy.
+        kind: the error's name.
+        detail: what was wrong.
+    """
+
+    policy: str
+    where: str
+    kind: str
+    detail: str
+
+
+class Accepted(NamedTuple):
+    """An edit that goes into the commit.
+
+    Attributes:
+        edit: in indices of the view; its own `mode` is the one asked for.
+        records: its replacement, as the session keeps it.
+        mode: the mode it is sent with.
+        reason: why that differs from the one asked for, or ASKED.
+    """
+
+    edit: Edit
+    records: tuple[Record, ...]
+    mode: Mode
+    reason: Reason
+
+    @property
+    def wire(self) -> WireEdit:
+        """The edit as it goes on the wire."""
+        return WireEdit(
+            messages=(self.edit.start, self.edit.end),
+            count=len(self.records),
+            mode=self.mode,
+            reason=self.edit.reason,
+            policy=self.edit.policy,
+            redact=self.edit.redact,
+        )
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What one turn's policies came to; `seconds` is the time they took."""
+
+    accepted: tuple[Accepted, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
+    seconds: float = 0.0
+
+
+def mode_for(asked: Mode, floor: Mode | None, capabilities: Capabilities) -> tuple[Mode, Reason]:
+    """The mode an edit is sent with: the strongest of asked and floor that the engine has.
+
+    An engine that names no modes computes whatever changed again: FORGET.
+
+    Raises:
+        UnsupportedMode: every mode the engine has is weaker.
+    """
+    wanted = strongest(asked, floor)
+    reason = Reason.USER_FLOOR if wanted is not asked else Reason.ASKED
+    available = capabilities.modes or {Mode.FORGET}
+    enough = [mode for mode in available if mode.strength >= wanted.strength]
+    if not enough:
+        has = ", ".join(sorted(mode.value for mode in available))
+        raise UnsupportedMode(
+            f"the engine cannot {wanted.value}; it has {has}, which is weaker. Use an engine that "
+            "can, or ask for less"
+        )
+    mode = min(enough, key=lambda m: m.strength)
+    return mode, reason if mode is wanted else Reason.ENGINE_CANNOT_SPLICE
+
+
+class Proposer:
+    """Runs a session's policies and sifts their edits.
+
+    Args:
+        policy: the policy, or a pipeline whose parts are run and fail apart from each other.
+        floor: the weakest mode the user allows.
+        capabilities: the engine's.
+        deadline: seconds a policy may take before it is logged with its time.
+    """
+
+    def __init__(
+        self, policy: Policy, floor: Mode | None, capabilities: Capabilities, deadline: float
+    ) -> None:
+        self.parts = _parts(policy)
+        self._floor = floor
+        self._capabilities = capabilities
+        self._deadline = deadline
+        self._told: set[tuple[str, str]] = set()
+
+    def propose(self, view: View, trajectory: Trajectory, declared: Sequence[Edit]) -> Proposal:
+        """The edits taken on `view` this turn; `declared` are the harness's own, served first."""
+        started = time.perf_counter()
+        skipped: list[Skipped] = []
+        batch = list(declared)
+        for part in self.parts:
+            batch += [e for e in self._run(part, trajectory, skipped) if not _overlaps(e, batch)]
+        accepted = self._sift(batch, view, trajectory, skipped)
+        for note in skipped:
+            self._tell(note)
+        return Proposal(accepted, tuple(skipped), time.perf_counter() - started)
+
+    def _run(self, part: Policy, trajectory: Trajectory, skipped: list[Skipped]) -> list[Edit]:
+        started = time.perf_counter()
+        try:
+            return part.propose(trajectory)
+        except Exception as error:  # A policy is a user's code; whatever it raises costs one turn.
+            logger.debug("policy %s raised", part.name, exc_info=True)
+            skipped.append(Skipped(part.name, "", type(error).__name__, str(error)))
+            return []
+        finally:
+            took = time.perf_counter() - started
+            if took > self._deadline:
+                logger.warning(
+                    "policy %s took %.0f ms, over its deadline of %.0f ms",
+                    part.name, took * 1e3, self._deadline * 1e3,
+                )  # fmt: skip
+
+    def _sift(
+        self, batch: list[Edit], view: View, trajectory: Trajectory, skipped: list[Skipped]
+    ) -> tuple[Accepted, ...]:
+        taken: list[Accepted] = []
+        for edit in batch:
+            try:
+                accepted = self._vetted(edit, view)
+            except LeylineError as error:
+                skipped.append(_skipped(edit, error))
+            else:
+                taken += accepted
+        legal, refused = sift([a.edit for a in taken], trajectory.messages, trajectory.pinned)
+        skipped += [_skipped(edit, error) for edit, error in refused]
+        by_edit = {id(a.edit): a for a in taken}
+        return tuple(by_edit[id(edit)] for edit in legal)
+
+    def _vetted(self, edit: Edit, view: View) -> list[Accepted]:
+        """The edit with its records and mode; nothing when it would change nothing."""
+        if not all(isinstance(m, Mapping) and m.get("role") for m in edit.replacement):
+            raise EditError(f"{edit}: every replacement must be a message with a role")
+        records = tuple(map(record, edit.replacement))
+        edit = replace(edit, replacement=tuple(r.message for r in records))
+        if 0 <= edit.start <= edit.end <= len(view):
+            if _changes_nothing(edit, records, view):
+                return []
+            if view.rounds(edit) > MAX_ROUNDS:
+                raise PolicyLoop(
+                    f"{edit} edits what was edited {MAX_ROUNDS} times before, with nothing new in "
+                    "it; yield no edit where nothing is left to do"
+                )
+        mode, reason = mode_for(edit.effective_mode(), self._floor, self._capabilities)
+        return [Accepted(edit, records, mode, reason)]
+
+    def _tell(self, note: Skipped) -> None:
+        """Log at warning level once; a policy that errs every turn shall not flood the log."""
+        level = logging.DEBUG if (note.policy, note.kind) in self._told else logging.WARNING
+        self._told.add((note.policy, note.kind))
+        what = "an edit of " + note.where if note.where else "this turn"
+        logger.log(level, "%s: %s skipped: %s: %s", note.policy, what, note.kind, note.detail)
+
+
+def _parts(policy: Policy) -> tuple[Policy, ...]:
+    if isinstance(policy, Pipeline):
+        return tuple(leaf for part in policy.policies for leaf in _parts(part))
+    return (policy,)
+
+
+def _overlaps(edit: Edit, others: Sequence[Edit]) -> bool:
+    return any(
+        (edit.start < other.end and other.start < edit.end)
+        or (edit.start, edit.end) == (other.start, other.end)
+        for other in others
+    )
+
+
+def _changes_nothing(edit: Edit, records: tuple[Record, ...], view: View) -> bool:
+    before = view.records[edit.start : edit.end]
+    return bool(before) and [r.digest for r in records] == [r.digest for r in before]
+
+
+def _skipped(edit: Edit, error: LeylineError) -> Skipped:
+    where = f"messages [{edit.start}, {edit.end})"
+    return Skipped(edit.policy or HARNESS, where, type(error).__name__, str(error))

@@ -1,0 +1,69 @@
+"""Reading what clients pass around: messages and responses, as dictionaries or library objects."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from leyline_agent.errors import TrajectoryError
+from leyline_agent.message import Message
+
+__all__ = ["as_dict", "as_message", "reply", "usage"]
+
+
+def as_dict(value: Any) -> Mapping[str, Any] | None:
+    """A mapping as it is, a pydantic object (openai, litellm) dumped; None for anything else."""
+    if isinstance(value, Mapping):
+        return value
+    dump = getattr(value, "model_dump", None)
+    if callable(dump):
+        dumped = dump(exclude_none=True)
+        return dumped if isinstance(dumped, Mapping) else None
+    return None
+
+
+def as_message(value: Any, index: int) -> Message:
+    """One message of a request as a plain dictionary; the caller's own when it is one.
+
+    Raises:
+        TrajectoryError: it is no message.
+    """
+    message = as_dict(value)
+    if message is None:
+        raise TrajectoryError(
+            f"message {index} is a {type(value).__name__}; pass dictionaries with 'role' and "
+            "'content', or the message objects of openai or litellm"
+        )
+    if not isinstance(message.get("role"), str):
+        raise TrajectoryError(
+            f"message {index} has no role; its keys are {sorted(map(str, message))}"
+        )
+    return message if isinstance(message, dict) else dict(message)
+
+
+def reply(response: Any) -> Message | None:
+    """The assistant message in a response; None when there is none.
+
+    Takes a chat completion, a message, or plain text, each as a dictionary or a library object.
+    """
+    if isinstance(response, str):
+        return {"role": "assistant", "content": response}
+    body = as_dict(response)
+    if body is None:
+        return None
+    if body.get("role") == "assistant":
+        return dict(body)
+    choices = body.get("choices")
+    first = as_dict(choices[0]) if isinstance(choices, list) and choices else None
+    message = as_dict(first.get("message")) if first else None
+    return {"role": "assistant", **message} if message else None
+
+
+def usage(response: Any) -> dict[str, Any] | None:
+    """The `usage` of a response that counts prompt tokens; None when there is none."""
+    body = as_dict(response) or {}
+    found = as_dict(body.get("usage"))
+    if found is None or not isinstance(found.get("prompt_tokens"), int):
+        return None
+    details = as_dict(found.get("prompt_tokens_details"))
+    return {**found, "prompt_tokens_details": dict(details or {})}

@@ -1,0 +1,110 @@
+"""Resuming: a session's state rebuilt from its journal."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from typing import Any
+
+from pydantic import ValidationError
+
+from leyline_agent import journal
+from leyline_agent.branch import Snapshot, reopened
+from leyline_agent.directive import Mode
+from leyline_agent.edit import Edit
+from leyline_agent.errors import TrajectoryError
+from leyline_agent.journal import Event
+from leyline_agent.message import Message
+from leyline_agent.proposal import Accepted
+from leyline_agent.receipt import Reason, Receipt
+from leyline_agent.state import State
+from leyline_agent.view import Cut, Record, View, restored
+
+__all__ = ["replay"]
+
+logger = logging.getLogger("leyline.session")
+
+
+def replay(path: str | os.PathLike[str], pinned: Callable[[Message], bool] | None = None) -> State:
+    """The state at the end of a journal; a cut-off last line is removed from the file, and told.
+
+    Raises:
+        TrajectoryError: the journal is empty, corrupt, or contradicts itself.
+    """
+    loaded = journal.load(path)
+    if loaded.dropped:
+        logger.warning(
+            "%s ends in a line that was cut off while it was written; its %d bytes are dropped",
+            os.fspath(path), loaded.dropped,
+        )  # fmt: skip
+        os.truncate(path, loaded.end)
+    rebuilding: _Rebuilding | None = None
+    for number, event in enumerate(loaded.events, start=1):
+        try:
+            if rebuilding is None:
+                rebuilding = _Rebuilding(event, pinned)
+            else:
+                rebuilding.add(event)
+        except (KeyError, TypeError, ValueError, ValidationError) as error:
+            raise TrajectoryError(
+                f"{os.fspath(path)}, line {number}: this {event['event']!r} event does not fit "
+                f"what comes before it ({type(error).__name__}: {error})"
+            ) from error
+    if rebuilding is None:
+        raise TrajectoryError(f"{os.fspath(path)} holds no whole event; there is nothing to resume")
+    return rebuilding.state
+
+
+class _Rebuilding:
+    """Follows a journal event by event."""
+
+    def __init__(self, opened: Event, pinned: Callable[[Message], bool] | None) -> None:
+        if opened["event"] != "open":
+            raise ValueError("a journal begins with an 'open' event")
+        floor = opened["mode_floor"]
+        self.state = State(opened["session"], opened["observations"], floor and Mode(floor))
+        self._pinned = pinned
+        self._versions: dict[int, Snapshot] = {0: self.state.beginning}
+        self._digests: dict[int, tuple[int, str]] = {}
+
+    def add(self, event: Event) -> None:
+        """Take one event into account."""
+        if event["event"] == "begin":
+            key = (int(event["base"]), str(event["view_digest"]))
+            version = int(event["version"])
+            self._digests[version] = key
+            self.state.last_version = max(self.state.last_version, version)
+            self.state.release(*key, version)
+        elif event["event"] == "commit":
+            self._commit(event)
+
+    def _commit(self, event: Event) -> None:
+        base, version = self._versions[event["base"]], event["version"]
+        self.state.unanswered.pop(self._digests.pop(version), None)
+        front = View(base.view.pieces[: event["pieces"]])
+        new = [self._record(message) for message in event["messages"]]
+        draft = reopened(base, event["kept"], Cut(front, front.history_len), new)
+        reply = self._record(event["reply"]) if event["reply"] else None
+        accepted = [self._accepted(edit) for edit in event["edits"]]
+        made, _ = self.state.commit(draft, version, accepted, reply)
+        self._versions[version] = made
+        self.state.receipts.append(Receipt.model_validate(event["receipt"]))
+
+    def _accepted(self, told: dict[str, Any]) -> Accepted:
+        records = tuple(map(self._record, told["replacement"]))
+        edit = Edit(
+            start=told["start"],
+            end=told["end"],
+            replacement=tuple(record.message for record in records),
+            mode=Mode(told["asked"]),
+            reason=told["reason"],
+            policy=told["policy"],
+            redact=told["redact"],
+        )
+        return Accepted(edit, records, Mode(told["mode"]), Reason.ASKED)
+
+    def _record(self, message: Message) -> Record:
+        found = restored(message)
+        pinned = self._pinned is not None and not found.redacted and self._pinned(found.message)
+        return found._replace(pinned=pinned)

@@ -1,0 +1,381 @@
+"""Sessions: one conversation's history, branches, versions, edits and receipts.
+
+Sans-IO: a session says what to send and is told what came back; who makes the call is not its
+business.
+
+    turn = session.begin(messages)
+    receipt = turn.finish(client.chat.completions.create(model="m", **turn.request))
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import uuid
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from pydantic import ValidationError
+
+from leyline_agent import accounting, branch, response
+from leyline_agent.accounting import Stats
+from leyline_agent.adapter import Adapter, CallingAdapter, Commit, Request, as_adapter
+from leyline_agent.branch import CommittedEdit, Draft
+from leyline_agent.directive import Mode
+from leyline_agent.edit import Edit
+from leyline_agent.edit import apply as apply_edits
+from leyline_agent.errors import AdapterError, InvalidSpan, StaleSession, TrajectoryError
+from leyline_agent.journal import Journal
+from leyline_agent.message import Message, copy, view_digest
+from leyline_agent.policy import as_policy
+from leyline_agent.proposal import Proposal, Proposer, Skipped
+from leyline_agent.receipt import Receipt
+from leyline_agent.resume import replay
+from leyline_agent.state import State
+from leyline_agent.trajectory import DEFAULT_CHARS_PER_TOKEN, Observations, Trajectory
+from leyline_agent.turn import Prepared, Turn
+from leyline_agent.view import Record, record, tombstone
+
+__all__ = ["Session"]
+
+logger = logging.getLogger("leyline.session")
+
+MAX_SKIPPED = 1000
+
+Pinned = Callable[[Message], bool]
+
+
+class Session:
+    """One conversation with a model, edited by policies. Thread-safe.
+
+    Args:
+        policies: a policy, its text form, a function, or a list of these; None for no edits.
+        adapter: an adapter or the name of an installed one; None for plain OpenAI requests.
+        id: the session's name on the wire; made up when None.
+        mode_floor: the weakest mode any edit is carried out in.
+        journal: a file to append the session's events to.
+        observations: "user" for plain-text harnesses, as in `Trajectory`.
+        pinned: says of a message whether no edit may touch it; asked once a message.
+        policy_deadline: seconds a policy may take before it is logged with its time.
+    """
+
+    _journal: Journal | None = None
+
+    def __init__(
+        self,
+        policies: Any = None,
+        adapter: Adapter | str | None = None,
+        *,
+        id: str | None = None,
+        mode_floor: Mode | None = None,
+        journal: str | os.PathLike[str] | None = None,
+        observations: Observations = "tool",
+        pinned: Pinned | None = None,
+        policy_deadline: float = 0.1,
+    ) -> None:
+        floor = None if mode_floor is None else Mode(mode_floor)
+        state = State(id or f"session-{uuid.uuid4().hex[:12]}", observations, floor)
+        self._configure(state, policies, adapter, pinned, policy_deadline)
+        if journal is not None:
+            self._journal = Journal(journal)
+            parts = [part.name for part in self._proposer.parts]
+            self._journal.opened(state, self.adapter.name, parts)
+
+    @classmethod
+    def resume(
+        cls,
+        path: str | os.PathLike[str],
+        policies: Any = None,
+        adapter: Adapter | str | None = None,
+        *,
+        pinned: Pinned | None = None,
+        policy_deadline: float = 0.1,
+    ) -> Session:
+        """The session of a journal, ready for its next turn; the journal is continued.
+
+        Raises:
+            TrajectoryError: the journal is corrupt; only a cut-off last line is forgiven.
+        """
+        session = cls.__new__(cls)
+        session._configure(replay(path, pinned), policies, adapter, pinned, policy_deadline)
+        session._journal = Journal(path)
+        session._journal.write("resume")
+        return session
+
+    def _configure(
+        self,
+        state: State,
+        policies: Any,
+        adapter: Adapter | str | None,
+        pinned: Pinned | None,
+        policy_deadline: float,
+    ) -> None:
+        self.adapter = as_adapter(adapter)
+        policy = as_policy([] if policies is None else policies)
+        capabilities = self.adapter.capabilities
+        self._proposer = Proposer(policy, state.mode_floor, capabilities, policy_deadline)
+        self._state = state
+        self._pinned = pinned
+        self._pins: set[tuple[int, str]] = set()
+        self._lock = threading.RLock()
+        self._declared: list[Edit] = []
+        self._skipped: deque[Skipped] = deque(maxlen=MAX_SKIPPED)
+        self._counts = {"failed": 0, "edits": 0, "skipped": 0, "policy_ms": 0.0}
+        self._chars_per_token = DEFAULT_CHARS_PER_TOKEN
+
+    def begin(
+        self,
+        messages: Sequence[Any],
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        *,
+        expected_version: int | None = None,
+        **request: Any,
+    ) -> Turn:
+        """Open a turn: find the branch, run the policies, say what to send.
+
+        Args:
+            messages: the conversation as the harness has it, or the last view with what is new.
+            tools: tool specifications, sent along.
+            expected_version: the version the caller believes to be the newest.
+            request: further keyword arguments of the call, carried into `turn.request`.
+
+        Raises:
+            TrajectoryError: `messages` is empty or holds something that is no message.
+            StaleSession: `expected_version` is not the newest.
+        """
+        incoming = [response.as_message(m, index) for index, m in enumerate(messages)]
+        if not incoming:
+            raise TrajectoryError("no messages; a turn needs at least one")
+        with self._lock:
+            self._check_version(expected_version)
+            prepared, sent = self._prepare(incoming, tools or ())
+            whole = {**request, "messages": sent}
+            if tools is not None:
+                whole["tools"] = tools
+            try:
+                ready = self.adapter.prepare(whole, prepared.commit)
+                if self._journal:
+                    self._journal.begun(prepared.commit)
+            except BaseException:
+                self._release(prepared)
+                raise
+            return Turn(self, prepared, ready)
+
+    def edit_ahead(self, tools: Sequence[Mapping[str, Any]] | None = None) -> Receipt | None:
+        """Run the policies now, while a tool runs, so that the next turn finds the edits done.
+
+        Returns:
+            The receipt; None when the policies have nothing to edit.
+
+        Raises:
+            AdapterError: the adapter cannot edit ahead.
+        """
+        adapter = self.adapter
+        if not isinstance(adapter, CallingAdapter) or not adapter.capabilities.edit_ahead:
+            raise AdapterError(f"adapter {adapter.name!r} cannot edit ahead of a request")
+        with self._lock:
+            incoming = [known.message for known in self._state.newest.history]
+            if not incoming:
+                return None
+            prepared, sent = self._prepare(incoming, tools or ())
+            if not prepared.proposal.accepted:
+                self._release(prepared)
+                return None
+            request: Request = {"messages": sent, "tools": tools} if tools else {"messages": sent}
+            try:
+                found = adapter.edit_ahead(request, prepared.commit)
+            except BaseException as error:
+                self._fail(prepared, error)
+                raise
+            return self._commit(prepared, None, found)
+
+    def _prepare(
+        self, incoming: Sequence[Message], tools: Sequence[Mapping[str, Any]]
+    ) -> tuple[Prepared, list[Message]]:
+        draft = branch.draft(self._state.beginning, self._state.heads, incoming, self._record)
+        trajectory = self._trajectory(draft, tools)
+        declared, self._declared = self._declared, []
+        proposal = self._proposer.propose(draft.view, trajectory, declared)
+        self._skipped.extend(proposal.skipped)
+        self._counts["skipped"] += len(proposal.skipped)
+        self._counts["policy_ms"] += proposal.seconds * 1e3
+        edited = draft.view.fold([(a.edit, a.records) for a in proposal.accepted])
+        digest = view_digest(known.digest for known in edited.records)
+        commit = Commit(
+            session=self.id,
+            base_version=draft.base,
+            version=self._state.reserve(draft.base, digest),
+            view_digest=digest,
+            base_len=draft.kept_view,
+            edits=tuple(accepted.wire for accepted in proposal.accepted),
+        )
+        return Prepared(draft, proposal, trajectory, declared, commit), _sent(draft, proposal)
+
+    def _trajectory(self, draft: Draft, tools: Sequence[Mapping[str, Any]]) -> Trajectory:
+        whole = draft.whole.configured(
+            tools=tuple(tools),
+            pinned=self._pinned_in(draft.history),
+            chars_per_token=self._chars_per_token,
+        )
+        if not draft.view.edited:
+            return whole
+        places = draft.view.plain_indices()
+        return draft.seen.configured(
+            original=whole,
+            tools=whole.tools,
+            pinned=frozenset(v for v, h in places if h in whole.pinned),
+            chars_per_token=self._chars_per_token,
+        )
+
+    def _finish(self, prepared: Prepared, result: Any) -> Receipt:
+        message = response.reply(result)
+        with self._lock:
+            reply = self._record(message, len(prepared.draft.history)) if message else None
+            return self._commit(prepared, reply, self._read_receipt(result))
+
+    def _commit(self, prepared: Prepared, reply: Record | None, found: Receipt | None) -> Receipt:
+        draft, accepted = prepared.draft, prepared.proposal.accepted
+        receipt = accounting.completed(found, prepared.commit, accepted)
+        made, gone = self._state.commit(draft, prepared.commit.version, accepted, reply)
+        self._state.receipts.append(receipt)
+        self._counts["edits"] += len(accepted)
+        chars = made.seen.chars - (Trajectory([reply.message]).chars if reply else 0)
+        self._chars_per_token = accounting.calibrated(self._chars_per_token, chars, receipt.prompt)
+        if self._journal:
+            self._journal.committed(draft, prepared.proposal, made, receipt)
+            if gone.places:
+                self._journal.redact(gone.places, gone.stubs)
+        return receipt
+
+    def _fail(self, prepared: Prepared, error: BaseException | str | None) -> None:
+        with self._lock:
+            self._release(prepared)
+            self._counts["failed"] += 1
+            if self._journal:
+                kind = error if isinstance(error, str) else type(error).__name__
+                self._journal.write("fail", version=prepared.commit.version, error=kind)
+
+    def _release(self, prepared: Prepared) -> None:
+        commit = prepared.commit
+        self._state.release(commit.base_version, commit.view_digest, commit.version)
+        self._declared = [*prepared.declared, *self._declared]
+
+    def _read_receipt(self, result: Any) -> Receipt | None:
+        """The engine's receipt; one that cannot be read must not cost the reply."""
+        body = response.as_dict(result)
+        if body is None:
+            return None
+        try:
+            found = self.adapter.receipt(body)
+        except (AdapterError, ValidationError) as error:
+            logger.warning("session %s: the receipt cannot be read: %s", self.id, error)
+            found = None
+        if found is None and (usage := response.usage(body)) is not None:
+            return Receipt.from_usage(usage)
+        return found
+
+    def edit(self, edit: Edit) -> None:
+        """Declare an edit for the next turn, in indices of `view`. Checked there like a policy's.
+
+        It goes before the policies' edits, and stays declared until a turn with it is answered.
+        """
+        with self._lock:
+            self._declared.append(edit)
+
+    def pin(self, *indices: int) -> None:
+        """Let no edit touch these messages of `history` from now on.
+
+        Raises:
+            InvalidSpan: there is no such message yet.
+        """
+        with self._lock:
+            history = self._state.newest.history
+            for index in indices:
+                if not 0 <= index < len(history):
+                    raise InvalidSpan(
+                        f"cannot pin message {index}; the history has {len(history)} messages"
+                    )
+                self._pins.add((index, history[index].digest))
+
+    def _pinned_in(self, history: Sequence[Record]) -> frozenset[int]:
+        if self._pinned is None and not self._pins:
+            return frozenset()
+        return frozenset(
+            index
+            for index, known in enumerate(history)
+            if known.pinned or (index, known.digest) in self._pins
+        )
+
+    def _record(self, message: Message, index: int) -> Record:
+        made = record(message)
+        if (index, made.digest) in self._state.redacted:
+            return tombstone(made)
+        if self._pinned is not None and self._pinned(made.message):
+            return made._replace(pinned=True)
+        return made
+
+    def _check_version(self, expected: int | None) -> None:
+        if expected is not None and expected != self.version:
+            raise StaleSession(
+                f"session {self.id!r} is at version {self.version}, not {expected}; read its view "
+                "again before you edit it"
+            )
+
+    @property
+    def id(self) -> str:
+        """The session's name on the wire."""
+        return self._state.id
+
+    @property
+    def version(self) -> int:
+        """The version committed last; 0 before the first."""
+        return self._state.newest.version
+
+    @property
+    def history(self) -> list[Message]:
+        """Copies of every message of the newest version, unedited; tombstones where redacted."""
+        return [copy(known.message) for known in self._state.newest.history]
+
+    @property
+    def view(self) -> list[Message]:
+        """Copies of what the model saw in the newest version, its reply included."""
+        return [copy(known.message) for known in self._state.newest.view.records]
+
+    @property
+    def edits(self) -> tuple[CommittedEdit, ...]:
+        """The edits that made the newest version's view, oldest first."""
+        return self._state.newest.edits
+
+    @property
+    def receipts(self) -> tuple[Receipt, ...]:
+        """The receipts of all finished turns, oldest first."""
+        return tuple(self._state.receipts)
+
+    @property
+    def skipped(self) -> tuple[Skipped, ...]:
+        """The last policies and edits that were not taken, and why."""
+        return tuple(self._skipped)
+
+    def shared(self, messages: Sequence[Any]) -> int:
+        """How many leading messages of some branch's history `messages` repeats."""
+        incoming = [response.as_message(m, index) for index, m in enumerate(messages)]
+        with self._lock:
+            heads = self._state.heads
+        return max((branch.shared(head, incoming) for head in heads), default=0)
+
+    def stats(self) -> Stats:
+        """Totals over all finished turns."""
+        with self._lock:
+            return accounting.total(self._state.receipts, **self._counts)
+
+    def __repr__(self) -> str:
+        return f"Session({self.id!r}, version={self.version})"
+
+
+def _sent(draft: Draft, proposal: Proposal) -> list[Message]:
+    """The edited view as it goes out: copies of what edits put there, the caller's own messages."""
+    sent = apply_edits([accepted.edit for accepted in proposal.accepted], draft.outgoing)
+    ours = {id(r.message) for accepted in proposal.accepted for r in accepted.records}
+    return [copy(message) if id(message) in ours else message for message in sent]

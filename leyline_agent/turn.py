@@ -1,0 +1,111 @@
+"""Turns: one call of the model, from what to send to what came back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from leyline_agent.adapter import Commit, Request
+from leyline_agent.branch import Draft
+from leyline_agent.edit import Edit
+from leyline_agent.errors import LeylineError
+from leyline_agent.proposal import Proposal, Skipped
+from leyline_agent.receipt import Receipt
+from leyline_agent.trajectory import Trajectory
+
+if TYPE_CHECKING:
+    from leyline_agent.session import Session
+
+__all__ = ["Prepared", "Turn"]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a session remembers of a turn until its answer.
+
+    Attributes:
+        draft: the turn before its edits.
+        proposal: the edits taken and refused.
+        trajectory: what the policies saw.
+        declared: the edits the harness had declared for this turn.
+        commit: what the engine is told.
+    """
+
+    draft: Draft
+    proposal: Proposal
+    trajectory: Trajectory
+    declared: Sequence[Edit]
+    commit: Commit
+
+
+class Turn:
+    """One call of the model. Made by `Session.begin`.
+
+    Attributes:
+        request: keyword arguments of the call: the edited messages, the tools, what the adapter
+            adds. Unedited messages are the caller's own dictionaries.
+    """
+
+    def __init__(self, session: Session, prepared: Prepared, request: Request) -> None:
+        self.request = request
+        self._session = session
+        self._prepared = prepared
+        self._open = True
+
+    @property
+    def commit(self) -> Commit:
+        """What the adapter tells the engine."""
+        return self._prepared.commit
+
+    @property
+    def trajectory(self) -> Trajectory:
+        """What the policies saw."""
+        return self._prepared.trajectory
+
+    @property
+    def edits(self) -> tuple[Edit, ...]:
+        """The edits taken this turn, in indices of `trajectory.messages`."""
+        return tuple(accepted.edit for accepted in self._prepared.proposal.accepted)
+
+    @property
+    def skipped(self) -> tuple[Skipped, ...]:
+        """Policies and edits not taken this turn, and why."""
+        return self._prepared.proposal.skipped
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the turn waits for its answer."""
+        return self._open
+
+    def finish(self, result: Any = None) -> Receipt:
+        """Commit the turn: the engine has answered.
+
+        Args:
+            result: a chat completion (dictionary, openai or litellm object), an assistant
+                message, or its text. Of anything else only the request is committed; the reply
+                becomes known when the harness sends it back.
+
+        Raises:
+            LeylineError: the turn is closed already.
+        """
+        self._close()
+        return self._session._finish(self._prepared, result)
+
+    def fail(self, error: BaseException | str | None = None) -> None:
+        """Give the turn up: nothing is committed, the base version stays.
+
+        Raises:
+            LeylineError: the turn is closed already.
+        """
+        self._close()
+        self._session._fail(self._prepared, error)
+
+    def _close(self) -> None:
+        with self._session._lock:
+            if not self._open:
+                raise LeylineError(
+                    f"turn {self.commit.version} of session {self.commit.session!r} is closed "
+                    "already; begin a new one"
+                )
+            self._open = False

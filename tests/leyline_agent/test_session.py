@@ -1,0 +1,612 @@
+import logging
+import threading
+
+import pytest
+
+from leyline_agent import (
+    AdapterError,
+    Edit,
+    EngineUnavailable,
+    InvalidSpan,
+    LeylineError,
+    Mode,
+    Policy,
+    Reason,
+    Session,
+    StaleSession,
+    TrajectoryError,
+    policy,
+)
+from leyline_agent.message import copy, digest, view_digest
+from leyline_agent.testing import DeterministicModel, MockAdapter, tool_call
+
+SYSTEM = {"role": "system", "content": "You fix bugs."}
+TASK = {"role": "user", "content": "Fix the bug."}
+LONG = "line of output\n" * 40
+
+
+def call(number):
+    return tool_call("bash", id=f"call_{number}", command=f"ls {number}")
+
+
+def result(number, content=LONG):
+    return {"role": "tool", "tool_call_id": f"call_{number}", "content": content}
+
+
+class Stub(Policy):
+    """Stub every result but the last n."""
+
+    n: int = 1
+
+    def edits(self, trajectory):
+        for found in trajectory.tool_results[: -self.n]:
+            if len(found.content) > 50:
+                yield found.replace("stub", reason="old")
+
+
+def run(session, turns, messages=None):
+    """A harness of `turns` turns, each with one call and its result; its own full history."""
+    messages = messages if messages is not None else [SYSTEM, TASK]
+    for _ in range(turns):
+        number = len(messages)
+        turn = session.begin(messages)
+        turn.finish(call(number))
+        messages += [call(number), result(number)]
+    return messages
+
+
+def contents(messages):
+    return [m.get("content") for m in messages]
+
+
+def test_a_turn_sends_the_messages_and_records_the_reply():
+    session = Session()
+    turn = session.begin([SYSTEM, TASK], tools=[{"type": "function"}], model="m")
+    assert turn.request == {
+        "model": "m", "messages": [SYSTEM, TASK], "tools": [{"type": "function"}],
+    }  # fmt: skip
+    turn.finish("I look.")
+    assert session.version == 1
+    assert session.view == session.history == [
+        SYSTEM, TASK, {"role": "assistant", "content": "I look."},
+    ]  # fmt: skip
+
+
+def test_edits_stay_committed_and_the_history_whole():
+    session = Session(Stub())
+    messages = run(session, 4)
+    turn = session.begin(messages)
+    assert contents(turn.request["messages"])[3::2] == ["stub", "stub", "stub", LONG]
+    assert contents(session.history)[3::2] == [LONG, LONG, LONG]
+    assert [m for m in messages if m["content"] == "stub"] == []
+    turn.finish("done")
+    assert [(e.version, e.start, e.end) for e in session.edits] == [(3, 3, 4), (4, 5, 6), (5, 7, 8)]
+
+
+def test_the_commit_names_base_version_digest_and_edits():
+    session = Session(Stub(), id="run-1")
+    messages = run(session, 2)
+    turn = session.begin(messages)
+    commit = turn.commit
+    assert (commit.session, commit.base_version, commit.version) == ("run-1", 2, 3)
+    assert commit.base_len == len(session.view) == 5
+    assert [e.model_dump(exclude_defaults=True) for e in commit.edits] == [
+        {
+            "messages": (3, 4), "count": 1, "mode": Mode.FORGET,
+            "reason": "old", "policy": "stub",
+        }
+    ]  # fmt: skip
+    assert commit.view_digest == view_digest(digest(m) for m in turn.request["messages"])
+
+
+def test_unedited_messages_are_the_callers_own_and_edited_ones_ours():
+    session = Session(Stub())
+    messages = run(session, 3)
+    sent = session.begin(messages).request["messages"]
+    assert sent[0] is messages[0]
+    assert sent[-1] is messages[-1]
+    sent[3]["content"] = "scribble"
+    assert session.begin(messages).request["messages"][3]["content"] == "stub"
+
+
+def test_changes_by_the_caller_do_not_reach_the_history():
+    session = Session()
+    messages = [SYSTEM, {"role": "user", "content": [{"type": "text", "text": "Fix it."}]}]
+    session.begin(messages).finish("ok")
+    messages[1]["content"][0]["text"] = "Break it."
+    assert session.history[1]["content"][0]["text"] == "Fix it."
+
+
+def test_bookkeeping_of_the_harness_is_no_rewrite_and_is_sent():
+    session = Session(Stub())
+    messages = run(session, 3)
+    hinted = copy(messages[-1])
+    hinted["content"] = [{"type": "text", "text": LONG, "cache_control": {"type": "ephemeral"}}]
+    echoed = {**messages[4], "reasoning_content": "hm", "extra": {"cost": 1}}
+    turn = session.begin([*messages[:4], echoed, *messages[5:-1], hinted])
+    assert turn.commit.base_len == len(session.view)
+    assert turn.request["messages"][4] == echoed
+    assert turn.request["messages"][-1] == hinted
+
+
+def test_our_own_view_coming_back_is_no_rewrite():
+    session = Session(Stub())
+    plain = Session(Stub())
+    messages, view = run(plain, 4), [SYSTEM, TASK]
+    for turn_number in range(4):
+        turn = session.begin(view)
+        reply = call(2 + 2 * turn_number)
+        turn.finish(reply)
+        view = [*turn.request["messages"], reply, result(2 + 2 * turn_number)]
+    assert session.history == plain.history
+    assert session.view == plain.view
+    assert session.edits == plain.edits
+    assert session.begin(view).commit.view_digest == plain.begin(messages).commit.view_digest
+
+
+def test_our_view_comes_back_though_messages_were_dropped():
+    @policy
+    def drop_first_call(trajectory):
+        if len(trajectory.tool_calls) > 2:
+            yield trajectory.drop_call(trajectory.tool_calls[0])
+
+    session = Session(drop_first_call)
+    messages = run(session, 3)
+    view = [*session.view, messages[-1]]
+    turn = session.begin(view)
+    assert turn.commit.base_len == len(session.view)
+    turn.finish("done")
+    assert session.history == [*messages, {"role": "assistant", "content": "done"}]
+
+
+def test_a_rewrite_opens_a_branch_and_drops_the_edits_behind_it():
+    session = Session(Stub())
+    messages = run(session, 5)
+    assert len(session.edits) == 3
+    rewritten = [*messages[:7], result(6, LONG + "rewritten"), {"role": "user", "content": "Go."}]
+    turn = session.begin(rewritten)
+    assert (turn.commit.base_version, turn.commit.base_len) == (5, 7)
+    assert contents(turn.request["messages"])[3::2] == ["stub", "stub", LONG + "rewritten"]
+    turn.finish("ok")
+    assert [e.start for e in session.edits] == [3, 5]
+    assert session.history[:9] == rewritten
+
+
+def test_a_rewrite_inside_what_an_edit_covers_shows_the_rest_again():
+    @policy
+    def fold_all(trajectory):
+        if len(trajectory.messages) > 6:
+            yield Edit(2, 6, ({"role": "user", "content": "summary"},))
+
+    session = Session(fold_all)
+    messages = run(session, 4)
+    assert contents(session.view)[2] == "summary"
+    turn = session.begin([*messages[:4], {"role": "user", "content": "Stop."}])
+    assert turn.commit.base_len == 2
+    assert turn.request["messages"] == [*messages[:4], {"role": "user", "content": "Stop."}]
+
+
+def test_the_harness_reply_wins_over_the_recorded_one():
+    session = Session()
+    session.begin([SYSTEM, TASK]).finish("I think so.")
+    shortened = {"role": "assistant", "content": "Yes."}
+    turn = session.begin([SYSTEM, TASK, shortened, {"role": "user", "content": "Sure?"}])
+    assert turn.commit.base_len == 2
+    turn.finish("Sure.")
+    assert session.history[2] == shortened
+
+
+def test_an_older_branch_is_found_again():
+    session = Session(Stub())
+    messages = run(session, 3)
+    other = run(session, 2, [*messages[:4], {"role": "user", "content": "Try again."}])
+    assert session.version == 5
+    turn = session.begin(messages)
+    assert turn.commit.base_version == 3
+    assert session.begin(other).commit.base_version == 5
+
+
+def test_nothing_in_common_starts_from_the_beginning():
+    session = Session()
+    run(session, 2)
+    commit = session.begin([{"role": "user", "content": "Something else."}]).commit
+    assert (commit.base_version, commit.version, commit.base_len) == (0, 3, 0)
+
+
+def test_a_failed_turn_commits_nothing_and_its_repetition_keeps_its_number():
+    session = Session(Stub())
+    messages = run(session, 2)
+    first = session.begin(messages)
+    first.fail(TimeoutError("slow"))
+    assert session.version == 2
+    again = session.begin(messages)
+    assert again.commit == first.commit
+    again.finish("done")
+    assert session.version == 3
+    assert session.stats().failed == 1
+
+
+def test_an_unanswered_turn_leaves_its_base_to_the_next():
+    session = Session()
+    messages = run(session, 2)
+    lost = session.begin(messages)
+    again = session.begin(messages)
+    assert again.commit.base_version == lost.commit.base_version
+    assert again.commit.version == lost.commit.version + 1
+
+
+def test_other_messages_after_a_failure_get_a_number_of_their_own():
+    session = Session()
+    session.begin([SYSTEM, TASK]).fail()
+    assert session.begin([SYSTEM, {"role": "user", "content": "Other."}]).commit.version == 2
+
+
+def test_a_closed_turn_stays_closed():
+    turn = Session().begin([TASK])
+    turn.finish("ok")
+    with pytest.raises(LeylineError, match="closed already"):
+        turn.fail("late")
+
+
+def test_concurrent_calls_fork_from_the_version_at_their_begin():
+    session = Session()
+    messages = run(session, 1)
+    left, right = session.begin(messages), session.begin(messages)
+    left.finish("left")
+    right.finish("right")
+    assert left.commit.base_version == right.commit.base_version == 1
+    more = {"role": "user", "content": "And?"}
+    for reply, version in (("left", 2), ("right", 3)):
+        answered = [*messages, {"role": "assistant", "content": reply}, more]
+        assert session.begin(answered).commit.base_version == version
+
+
+def test_expected_version_refuses_a_stale_caller():
+    session = Session()
+    messages = run(session, 2)
+    session.begin(messages, expected_version=2).fail()
+    with pytest.raises(StaleSession, match="at version 2, not 1"):
+        session.begin(messages, expected_version=1)
+
+
+@pytest.mark.parametrize(
+    ("messages", "problem"),
+    [
+        ([], "no messages"),
+        ([TASK, "hello"], "message 1 is a str"),
+        ([{"content": "x"}], "message 0 has no role"),
+    ],
+)
+def test_malformed_messages_are_refused(messages, problem):
+    with pytest.raises(TrajectoryError, match=problem):
+        Session().begin(messages)
+
+
+def test_a_policy_that_raises_costs_its_own_edits_of_one_turn(caplog):
+    @policy
+    def broken(trajectory):
+        yield Edit(2, 4)
+        if len(trajectory.messages) < 8:
+            raise ValueError("no idea")
+
+    session = Session([broken, Stub()])
+    with caplog.at_level(logging.WARNING, "leyline"):
+        messages = run(session, 3)
+    assert "no idea" in caplog.text
+    assert [e.policy for e in session.edits] == ["stub"]
+    assert {(s.policy, s.kind) for s in session.skipped} == {("broken", "ValueError")}
+    assert [e.policy for e in session.begin(messages).edits] == ["broken", "stub"]
+
+
+def test_illegal_edits_are_skipped_one_by_one():
+    @policy
+    def wild(trajectory):
+        if len(trajectory.messages) == 8:
+            yield Edit(0, 1)
+            yield Edit(2, 3)
+            yield Edit(5, 6, ({**trajectory.messages[5], "content": "fine"},))
+            yield Edit(70, 71)
+            yield Edit(7, 8, ("text",))
+            yield Edit(5, 6, ({**trajectory.messages[5], "content": "twice"},))
+
+    session = Session(wild)
+    messages = run(session, 3)
+    turn = session.begin(messages)
+    assert [(e.start, e.end) for e in turn.edits] == [(5, 6)]
+    assert {(s.where, s.kind) for s in turn.skipped} == {
+        ("messages [0, 1)", "PinnedMessage"),
+        ("messages [2, 3)", "BrokenToolPair"),
+        ("messages [70, 71)", "InvalidSpan"),
+        ("messages [7, 8)", "EditError"),
+        ("messages [5, 6)", "OverlappingSpans"),
+    }
+    assert contents(turn.request["messages"])[5] == "fine"
+
+
+def test_a_policy_looping_over_its_own_edits_is_stopped(caplog):
+    @policy
+    def nibble(trajectory):
+        for found in trajectory.tool_results:
+            yield found.replace(found.content[:-1])
+
+    session = Session(nibble)
+    with caplog.at_level(logging.WARNING, "leyline"):
+        messages = run(session, 8)
+    assert len(session.begin(messages).request["messages"][3]["content"]) == len(LONG) - 4
+    assert "PolicyLoop" in caplog.text
+    assert caplog.text.count("PolicyLoop") == 1
+
+
+def test_folding_more_into_a_summary_is_no_loop():
+    @policy
+    def rolling(trajectory):
+        if len(trajectory.messages) > 4:
+            summary = {"role": "user", "content": f"{len(trajectory.original.messages)} so far"}
+            yield Edit(2, len(trajectory.messages), (summary,))
+
+    session = Session(rolling)
+    run(session, 9)
+    assert session.skipped == ()
+    assert len(session.view) == 4
+
+
+def test_an_edit_that_changes_nothing_is_none():
+    @policy
+    def same(trajectory):
+        for found in trajectory.tool_results:
+            yield found.replace("stub")
+
+    session = Session(same)
+    run(session, 3)
+    assert len(session.edits) == 2
+    assert session.skipped == ()
+
+
+def test_a_slow_policy_is_logged_with_its_time(caplog):
+    session = Session(Stub(), policy_deadline=0.0)
+    with caplog.at_level(logging.WARNING, "leyline"):
+        session.begin([TASK])
+    assert "policy stub took" in caplog.text
+
+
+def test_policies_see_the_history_the_tools_and_the_pins():
+    seen = []
+
+    @policy
+    def watch(trajectory):
+        seen.append(trajectory)
+        return ()
+
+    tools = [{"type": "function", "function": {"name": "bash"}}]
+    session = Session([Stub(), watch], pinned=lambda m: m["content"] == "keep me")
+    messages = run(session, 3)
+    messages.append({"role": "user", "content": "keep me"})
+    session.begin(messages, tools=tools)
+    last = seen[-1]
+    assert contents(last.messages)[3] == "stub"
+    assert last.original.messages == tuple(messages)
+    assert (last.tools, last.pinned) == (tuple(tools), {8})
+
+
+def test_token_estimates_are_calibrated_by_usage():
+    seen = []
+
+    @policy
+    def watch(trajectory):
+        seen.append(trajectory.tokens())
+        return ()
+
+    session = Session(watch)
+    text = {"role": "user", "content": "x" * 1000}
+    answer = {
+        "choices": [{"message": {"role": "assistant", "content": "ok"}}],
+        "usage": {"prompt_tokens": 500},
+    }
+    session.begin([text]).finish(answer)
+    session.begin([text, answer["choices"][0]["message"], text])
+    assert seen == [250, 1001]
+
+
+def test_pinned_messages_are_left_alone():
+    session = Session(Stub())
+    messages = run(session, 2)
+    session.pin(3)
+    turn = session.begin(messages)
+    assert turn.edits == ()
+    assert [s.kind for s in turn.skipped] == ["PinnedMessage"]
+    with pytest.raises(InvalidSpan, match="history has 5 messages"):
+        session.pin(17)
+
+
+def test_the_harness_declares_edits_for_the_next_turn():
+    session = Session()
+    messages = run(session, 3)
+    session.edit(Edit(3, 4, (result(2, "short"),), reason="by hand"))
+    session.begin(messages).fail()
+    turn = session.begin(messages)
+    assert contents(turn.request["messages"])[3] == "short"
+    turn.finish("ok")
+    assert session.begin(messages).commit.edits == ()
+    assert [e.reason for e in session.edits] == ["by hand"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "floor", "has", "used", "reason"),
+    [
+        (Mode.AMORTIZE, None, set(Mode), Mode.AMORTIZE, Reason.ASKED),
+        (Mode.AMORTIZE, Mode.REPAIR, set(Mode), Mode.REPAIR, Reason.USER_FLOOR),
+        (Mode.FORGET, Mode.REPAIR, set(Mode), Mode.FORGET, Reason.ASKED),
+        (
+            Mode.AMORTIZE, None, {Mode.REPAIR, Mode.FORGET},
+            Mode.REPAIR, Reason.ENGINE_CANNOT_SPLICE,
+        ),
+        (Mode.REPAIR, None, set(), Mode.FORGET, Reason.ENGINE_CANNOT_SPLICE),
+    ],
+)  # fmt: skip
+def test_the_mode_is_the_strongest_asked_for(asked, floor, has, used, reason):
+    capabilities = MockAdapter().capabilities.model_copy(update={"modes": frozenset(has)})
+    adapter = MockAdapter(DeterministicModel(call(2), call(4), "ok"), capabilities=capabilities)
+    session = Session(Stub(mode=asked), adapter, mode_floor=floor)
+    messages = [SYSTEM, TASK]
+    for number in (2, 4):
+        turn = session.begin(messages)
+        turn.finish(adapter.complete(turn.request))
+        messages += [call(number), result(number)]
+    turn = session.begin(messages)
+    assert [e.mode for e in turn.commit.edits] == [used]
+    (told,) = turn.finish(adapter.complete(turn.request)).edits
+    assert (told.mode_asked, told.mode_used, told.reason) == (asked, used, reason)
+
+
+def test_an_edit_no_mode_is_strong_enough_for_is_skipped():
+    capabilities = MockAdapter().capabilities.model_copy(
+        update={"modes": frozenset({Mode.AMORTIZE})}
+    )
+    session = Session(Stub(mode=Mode.FORGET), MockAdapter(capabilities=capabilities))
+    turn = session.begin(run(session, 2))
+    assert [s.kind for s in turn.skipped] == ["UnsupportedMode"]
+
+
+def test_receipts_of_a_plain_provider_come_from_its_usage():
+    session = Session(Stub())
+    messages = run(session, 2)
+    receipt = session.begin(messages).finish(
+        {
+            "choices": [{"message": {"role": "assistant", "content": "ok"}}],
+            "usage": {"prompt_tokens": 100, "prompt_tokens_details": {"cached_tokens": 60}},
+        }
+    )
+    assert (receipt.prompt, receipt.reused_exact, receipt.prefilled) == (100, 60, 40)
+    assert (receipt.base_version, receipt.version) == (2, 3)
+    (told,) = receipt.edits
+    assert (told.mode_asked, told.mode_used) == (Mode.REPAIR, Mode.FORGET)
+    assert told.reason is Reason.ENGINE_CANNOT_SPLICE
+
+
+@pytest.mark.parametrize("answer", [None, "text", {"choices": []}, {"usage": None}, object()])
+def test_an_answer_without_figures_still_commits(answer):
+    session = Session()
+    receipt = session.begin([TASK]).finish(answer)
+    assert receipt.reason is Reason.NO_RECEIPT
+    assert session.version == 1
+
+
+def test_an_unreadable_receipt_does_not_cost_the_reply(caplog):
+    session = Session(adapter=MockAdapter())
+    answer = {
+        "choices": [{"message": {"role": "assistant", "content": "ok"}}],
+        "leyline": {"prompt": 10},
+        "usage": {"prompt_tokens": 10},
+    }
+    with caplog.at_level(logging.WARNING, "leyline"):
+        receipt = session.begin([TASK]).finish(answer)
+    assert "does not add up" in caplog.text
+    assert receipt.prompt == 10
+    assert session.history[-1]["content"] == "ok"
+
+
+def test_an_unknown_reply_becomes_known_when_the_harness_sends_it():
+    session = Session(Stub())
+    session.begin([SYSTEM, TASK]).finish(object())
+    assert session.history == [SYSTEM, TASK]
+    turn = session.begin([SYSTEM, TASK, call(2), result(2)])
+    assert turn.commit.base_len == 2
+    turn.finish(None)
+    assert len(session.history) == 4
+
+
+def test_an_engine_that_fails_leaves_the_session_as_it_was():
+    adapter = MockAdapter(DeterministicModel("one", "two", "three"))
+    session = Session(Stub(), adapter)
+    turn = session.begin([TASK])
+    turn.finish(adapter.complete(turn.request))
+    adapter.fail(EngineUnavailable("down"))
+    turn = session.begin([*session.history, TASK])
+    with pytest.raises(EngineUnavailable):
+        adapter.complete(turn.request)
+    turn.fail("down")
+    assert (session.version, len(session.history)) == (1, 2)
+
+
+def test_edit_ahead_commits_before_the_next_request():
+    adapter = MockAdapter()
+    session = Session(Stub(n=1, mode=Mode.AMORTIZE), adapter)
+    messages = [SYSTEM, TASK, call(2), result(2), call(4), result(4)]
+    session.edit(Edit(3, 4, (result(2, "stub"),)))
+    turn = session.begin(messages)
+    turn.finish(adapter.complete(turn.request))
+    messages.append(session.history[-1])
+    session.edit(Edit(5, 6, (result(4, "short"),)))
+    receipt = session.edit_ahead()
+    assert (receipt.base_version, receipt.version, receipt.appended) == (1, 2, 0)
+    assert contents(session.view)[3:6:2] == ["stub", "short"]
+    assert session.edit_ahead() is None
+    commit = session.begin([*messages, TASK]).commit
+    assert (commit.base_version, commit.edits) == (2, ())
+
+
+def test_edit_ahead_needs_an_adapter_that_can():
+    with pytest.raises(AdapterError, match="cannot edit ahead"):
+        Session().edit_ahead()
+
+
+def test_redaction_leaves_a_tombstone_and_holds_for_the_message_sent_again():
+    session = Session()
+    messages = run(session, 2)
+    messages[3]["content"] = "the password is hunter2"
+    session.edit(Edit(3, 4, (result(2, "[removed]"),), redact=True))
+    turn = session.begin(messages)
+    assert [e.mode for e in turn.commit.edits] == [Mode.FORGET]
+    turn.finish("ok")
+    assert "hunter2" not in str([session.history, session.view])
+    turn = session.begin([*messages, {"role": "assistant", "content": "ok"}, TASK])
+    assert turn.commit.base_len == len(session.view)
+    assert contents(turn.request["messages"])[3] == "[removed]"
+    rewritten = session.begin([SYSTEM, messages[1], messages[2], messages[3], TASK])
+    assert "hunter2" not in str(rewritten.request)
+
+
+def test_redaction_survives_a_rewrite_before_it():
+    session = Session()
+    messages = run(session, 2)
+    session.edit(Edit(2, 6, (), redact=True))
+    session.begin(messages).finish("ok")
+    turn = session.begin([*messages[:4], TASK])
+    assert LONG not in str(turn.request)
+    assert contents(turn.request["messages"])[2:4] == ["[redacted]", "[redacted]"]
+
+
+def test_sessions_are_safe_between_threads():
+    session = Session(Stub())
+    failures = []
+
+    def work(name):
+        try:
+            run(session, 5, [SYSTEM, {"role": "user", "content": f"task {name}"}])
+        except Exception as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert len({r.version for r in session.receipts}) == 20
+    assert session.stats().turns == 20
+
+
+def test_stats_and_repr():
+    adapter = MockAdapter(DeterministicModel(*[call(n) for n in range(0, 6)]))
+    session = Session(Stub(mode=Mode.AMORTIZE), adapter, id="s")
+    messages = [SYSTEM, TASK]
+    for number in range(4):
+        turn = session.begin(messages)
+        turn.finish(adapter.complete(turn.request))
+        messages += [call(number), result(number)]
+    stats = session.stats()
+    assert (stats.turns, stats.edits, stats.failed, stats.skipped) == (4, 2, 0, 0)
+    assert stats.prompt == stats.reused_exact + stats.reused_spliced + stats.compute
+    assert stats.reused_spliced > 0
+    assert 0 < stats.hit_rate < 1
+    assert repr(session) == "Session('s', version=4)"
