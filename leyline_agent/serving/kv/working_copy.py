@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from leyline_agent.errors import EngineError
 from leyline_agent.serving.kv.sequence import Segment
 from leyline_agent.serving.kv.slots import SlotPool
 from leyline_agent.serving.kv.store import KVStore
@@ -42,7 +43,7 @@ class WorkingCopy:
         self.capacity = 0
         self.keys: list[Tensor] = []
         self.values: list[Tensor] = []
-        self._held = np.empty((3, 0), np.int64)
+        self._held: Rows = np.empty((3, 0), np.int64)
 
     @property
     def num_bytes(self) -> int:
@@ -62,6 +63,10 @@ class WorkingCopy:
             )
         self._held = wanted
         return length - valid
+
+    def invalidate(self) -> None:
+        """Forget what the copy holds; the next update gathers everything."""
+        self._held = np.empty((3, 0), np.int64)
 
     def _describe(self, segments: Sequence[Segment]) -> Rows:
         """Slot, offset and epoch of every token: int64 [3, length]."""
@@ -84,27 +89,24 @@ class WorkingCopy:
     def _gather(self, slots: Tensor, offsets: Tensor, at: int) -> None:
         """Copy `slots` [n] to rows at.., their keys rotated by `offsets` [n]."""
         end = at + len(slots)
-        moved = offsets.nonzero()[:, 0]
-        cos, sin = self._tables(offsets[moved])
-        whole = len(moved) == len(slots)
-        for layer in range(len(self.keys)):
-            store, copy = self.store.keys[layer], self.keys[layer][at:end]
-            torch.index_select(self.store.values[layer], 0, slots, out=self.values[layer][at:end])
-            keys = store.index_select(0, slots)
-            if self.rope is None or not len(moved):
-                copy.copy_(keys)
-            elif whole:
-                copy.copy_(self.rope.rotate(keys, cos, sin))
-            else:
-                copy.copy_(keys)
-                copy[moved] = self.rope.rotate(keys[moved], cos, sin)
-
-    def _tables(self, offsets: Tensor) -> tuple[Tensor, Tensor]:
-        if self.rope is None or not len(offsets):
-            return torch.empty(0), torch.empty(0)
-        distinct, index = torch.unique(offsets, return_inverse=True)
-        cos, sin = self.rope.tables(distinct)
-        return cos[index][:, None], sin[index][:, None]
+        for store, copy in zip(self.store.values, self.values, strict=True):
+            torch.index_select(store, 0, slots, out=copy[at:end])
+        moved = offsets.nonzero()
+        # From the first token that moved on, all are rotated: a turn by 0 changes nothing.
+        still = int(moved[0]) if len(moved) else len(slots)
+        for store, copy in zip(self.store.keys, self.keys, strict=True):
+            torch.index_select(store, 0, slots[:still], out=copy[at : at + still])
+        if still == len(slots):
+            return
+        if self.rope is None:
+            raise EngineError(
+                "a segment stands where its keys were not rotated, and no rope moves it"
+            )
+        distinct, index = torch.unique(offsets[still:], return_inverse=True)
+        cos, sin = (table[index][:, None] for table in self.rope.tables(distinct))
+        for store, copy in zip(self.store.keys, self.keys, strict=True):
+            keys = store.index_select(0, slots[still:])
+            copy[at + still : end] = self.rope.rotate(keys, cos, sin)
 
 
 def _common_length(left: Rows, right: Rows) -> int:

@@ -55,11 +55,13 @@ class RopeSpec:
         """
         dim = self.rotary_dim
         wide = x[..., :dim].to(torch.float32)
-        rotated = self._swap(wide).mul_(sin).addcmul_(wide, cos).to(x.dtype)
-        return rotated if dim == x.shape[-1] else torch.cat((rotated, x[..., dim:]), -1)
-
-    def _swap(self, x: Tensor) -> Tensor:
-        """A copy of `x` with paired entries exchanged."""
+        rotated = wide * cos
         if self.pairing == "half":
-            return x.roll(x.shape[-1] // 2, -1)
-        return x.reshape(*x.shape[:-1], -1, 2).flip(-1).flatten(-2)
+            half = dim // 2
+            rotated[..., :half].addcmul_(wide[..., half:], sin[..., :half])
+            rotated[..., half:].addcmul_(wide[..., :half], sin[..., half:])
+        else:
+            rotated[..., 0::2].addcmul_(wide[..., 1::2], sin[..., 0::2])
+            rotated[..., 1::2].addcmul_(wide[..., 0::2], sin[..., 1::2])
+        rotated = rotated.to(x.dtype)
+        return rotated if dim == x.shape[-1] else torch.cat((rotated, x[..., dim:]), -1)

@@ -113,6 +113,12 @@ def plain_logits(loaded, tokens):
     return reference_of(loaded)(torch.tensor([tokens])).logits[0]
 
 
+def swapped(rope, keys):
+    if rope.pairing == "half":
+        return keys.roll(rope.rotary_dim // 2, -1)
+    return keys.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
+
+
 @torch.no_grad()
 def amortized_logits(loaded, tokens, directives, appended):
     """transformers with a cache whose suffix keys are rotated explicitly, in float64."""
@@ -128,7 +134,7 @@ def amortized_logits(loaded, tokens, directives, appended):
         dim = rope.rotary_dim
         for index, layer in enumerate(full.layers):
             keys = layer.keys[:, :, start:end].double()
-            turned = keys[..., :dim] * cos[0] + rope._swap(keys[..., :dim]) * sin[0]
+            turned = keys[..., :dim] * cos[0] + swapped(rope, keys[..., :dim]) * sin[0]
             moved = torch.cat((turned, keys[..., dim:]), -1).float()
             held[index].append((moved, layer.values[:, :, start:end]))
 
