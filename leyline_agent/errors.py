@@ -11,7 +11,8 @@
     ├── AdapterError            an engine or provider could not carry out a request
     │   ├── UnsupportedMode     no mode at least as strong as the one asked for is available
     │   ├── EngineUnavailable   the engine does not answer
-    │   └── StaleSession        the caller named a version that is no longer the newest
+    │   ├── StaleSession        the caller named a version that is no longer the newest
+    │   └── UnknownSession      the engine does not hold the session or version named
     ├── TrajectoryError         a trajectory that cannot be read
     │   └── UnknownFormat       no reader recognises the content
     └── EngineError             the bundled engine cannot do what was asked
@@ -43,6 +44,7 @@ __all__ = [
     "StaleSession",
     "TrajectoryError",
     "UnknownFormat",
+    "UnknownSession",
     "UnsupportedMode",
     "UnsupportedModel",
 ]
@@ -94,6 +96,10 @@ class EngineUnavailable(AdapterError):
 
 class StaleSession(AdapterError):
     """The caller named a session version that is no longer the newest."""
+
+
+class UnknownSession(AdapterError):
+    """The engine does not hold the session or version named; a full request makes it anew."""
 
 
 class TrajectoryError(LeylineError):

@@ -1,41 +1,40 @@
 """The chat service: OpenAI requests in, OpenAI chunks and receipts out, over one engine.
 
-What the HTTP server and the in-process adapter share. One request runs at a time; others wait.
+What the HTTP server and the in-process adapter share. A request is a generator of small steps; the
+engine is held for each step, never while its consumer is slow.
 """
 
 from __future__ import annotations
 
-import logging
+import threading
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
 from typing import Any
 
 from torch import Tensor
 
-from leyline_agent.directive import Mode
-from leyline_agent.lowering import common_prefix
 from leyline_agent.message import Message
-from leyline_agent.receipt import Reason, Receipt
-from leyline_agent.serving.engine import Engine, Run
-from leyline_agent.serving.generate import Generated, Generation
+from leyline_agent.receipt import Receipt
+from leyline_agent.serving.chat_turn import ChatTurn, Piece
+from leyline_agent.serving.engine import Engine, Prompt, Run
+from leyline_agent.serving.generate import Generation
 from leyline_agent.serving.kv.sequence import CachedSequence
 from leyline_agent.serving.render import ChatRenderer
-from leyline_agent.serving.scrub import quoting_messages, scrub
-from leyline_agent.serving.sessions import EngineSession, SessionStore, Version
-from leyline_agent.serving.tool_calls import ToolCallParser
+from leyline_agent.serving.sessions import SessionStore
 from leyline_agent.serving.turns import Turn, plan_chat
 from leyline_agent.serving.wire import ChatRequest
 
-__all__ = ["ChatService"]
+__all__ = ["ChatService", "Step", "head"]
 
-logger = logging.getLogger("leyline.serving")
+Step = dict[str, Any] | None
+"""What a step of a request gives: a body to send now, or None."""
 
 
 class ChatService:
-    """Chat completions with sessions, edits and receipts.
+    """Chat completions with sessions, edits and receipts. Thread-safe.
 
     Args:
         engine: the engine; this service makes room in it by giving up idle sessions.
@@ -48,7 +47,8 @@ class ChatService:
         self.name = name
         self.chat = ChatRenderer(tokenizer)
         self.sessions = SessionStore()
-        self._serving: EngineSession | None = None
+        self._one_at_a_time = threading.Lock()  # whole completions; streams may interleave
+        self._edited: CachedSequence | None = None
         engine.reclaimers.append(self._reclaim)
 
     def complete(self, request: ChatRequest, tenant: str = "") -> dict[str, Any]:
@@ -57,24 +57,43 @@ class ChatService:
         Raises:
             EngineError: the prompt cannot be rendered or does not fit.
         """
+        with self._one_at_a_time:
+            [answer] = deque(self.steps(request, tenant, stream=False), maxlen=1)
+        assert answer is not None
+        return answer
+
+    def stream(self, request: ChatRequest, tenant: str = "") -> Iterator[dict[str, Any]]:
+        """The chunks of a streamed completion; the last one carries the receipt.
+
+        Closing the iterator early abandons the turn: nothing is committed.
+        """
+        with closing(self.steps(request, tenant, stream=True)) as steps:
+            yield from filter(None, steps)
+
+    def steps(
+        self, request: ChatRequest, tenant: str = "", *, stream: bool
+    ) -> Generator[Step, None, None]:
+        """A request in steps of one chunk of prefill or one token each.
+
+        Yields what there is to send, or None: the chunks of a stream, else one completion at the
+        end. Closing it abandons the turn.
+        """
         with self._turn(request, tenant) as turn:
+            yield from self.prefill(turn.run)
+            if stream:
+                yield from self._chunks(turn)
+                return
             for _ in turn.pieces():
-                pass
-            reply = turn.reply
-            receipt = turn.commit(reply)
-            return {
-                **self._head("chat.completion"),
-                "choices": [
-                    {
-                        "index": 0,
-                        "message": reply,
-                        "finish_reason": turn.finish_reason(reply),
-                        "logprobs": turn.logprobs(),
-                    }
-                ],
-                "usage": turn.usage(),
-                "leyline": _wire(receipt),
+                yield None
+            choice = {
+                "index": 0,
+                "message": turn.reply,
+                "finish_reason": turn.finish_reason,
+                "logprobs": turn.logprobs(),
             }
+            answer = head("chat.completion", self.name)
+            receipt = turn.commit()
+            yield {**answer, "choices": [choice], "usage": turn.usage(), "leyline": _wire(receipt)}
 
     def recorded(
         self, request: ChatRequest, reply: Message, tenant: str = "", *, score: bool = False
@@ -85,209 +104,119 @@ class ChatService:
             The receipt, and with `score` the float32 logits [reply tokens, vocab] that predicted
             each of the reply's tokens (None where no model runs).
         """
-        with self._turn(request, tenant) as turn:
+        with self._one_at_a_time, self._turn(request, tenant) as turn:
+            for _ in self.prefill(turn.run):
+                pass
             tokens = turn.tokens_of(reply)
             logits = None
-            if score and tokens:
-                logits = turn.run.score(tokens)
-            elif tokens:
-                turn.run.extend(tokens)
+            with self.exclusive():
+                if score and tokens:
+                    logits = turn.run.score(tokens)
+                elif tokens:
+                    turn.run.extend(tokens)
             turn.generated.tokens.extend(tokens)
-            return turn.commit(reply), logits
+            turn.reply = reply
+            return turn.commit(), logits
 
-    def stream(self, request: ChatRequest, tenant: str = "") -> Iterator[dict[str, Any]]:
-        """The chunks of a streamed completion; the last one carries usage and the receipt.
+    def exclusive(self) -> AbstractContextManager[None]:
+        """Hold the engine."""
+        return self.engine.exclusive()
 
-        Closing the iterator early abandons the turn: nothing is committed.
-        """
-        head = self._head("chat.completion.chunk")
-        with self._turn(request, tenant) as turn:
-            yield {**head, "choices": [_choice({"role": "assistant", "content": ""})]}
-            for piece in turn.pieces():
-                yield {**head, "choices": [_choice(_delta(piece, turn.reply))]}
-            reply = turn.reply
-            receipt = turn.commit(reply)
-            finish = _choice({}, turn.finish_reason(reply))
-            yield {
-                **head,
-                "choices": [finish],
-                "usage": turn.usage(),
-                "leyline": _wire(receipt),
+    @contextmanager
+    def running(self, plan: Callable[[], Turn]) -> Iterator[tuple[Turn, Run]]:
+        """A planned turn and its run, to be prefilled; abandoned at the end unless finished."""
+        with self.exclusive():
+            started = time.perf_counter()
+            turn = plan()
+            run = self.open(turn.prompt)
+            # What a user waits for: rendering and lowering included, the queue not.
+            run.seconds = time.perf_counter() - started
+        try:
+            yield turn, run
+        finally:
+            self.engine.abandon(run)
+
+    def open(self, prompt: Prompt) -> Run:
+        """`Engine.open`; what the prompt edits is not given up to make room. Holds no lock."""
+        self._edited = prompt.previous
+        try:
+            return self.engine.open(prompt)
+        finally:
+            self._edited = None
+
+    def prefill(self, run: Run) -> Iterator[None]:
+        """Compute a run's prompt, a chunk a step."""
+        while len(run.pending):
+            with self.exclusive():
+                run.prefill()
+            yield None
+
+    @contextmanager
+    def _turn(self, request: ChatRequest, tenant: str) -> Iterator[ChatTurn]:
+        """A turn whose prompt is to be prefilled."""
+        commit = request.leyline
+        session = self.sessions.open(tenant, commit.session) if commit else None
+
+        def plan() -> Turn:
+            tools = request.shown_tools
+            return plan_chat(self.chat, request.messages, tools, tenant, session, commit)
+
+        with self.running(plan) as (planned, run):
+            alternatives = (request.top_logprobs or 0) if request.logprobs else None
+            generation = Generation(
+                run, self.chat, request, limit=request.limit, top_logprobs=alternatives
+            )
+            yield ChatTurn(self.engine, self.chat, request, session, planned, run, generation)
+
+    def _chunks(self, turn: ChatTurn) -> Iterator[Step]:
+        """The reply as OpenAI streams it; usage comes where it was asked for, as it asks for it."""
+        start = head("chat.completion.chunk", self.name)
+        asked = turn.request.include_usage
+        if asked:
+            start["usage"] = None
+
+        def chunk(delta: dict[str, Any], **more: Any) -> dict[str, Any]:
+            return {
+                **start,
+                "choices": [{"index": 0, "delta": delta, "finish_reason": None} | more],
             }
 
-    @contextmanager
-    def _turn(self, request: ChatRequest, tenant: str) -> Iterator[ActiveTurn]:
-        """A computed prompt, ready to generate. The engine is held until the block ends."""
-        with self.exclusive():
-            session = None
-            if request.leyline is not None:
-                session = self.sessions.open(tenant, request.leyline.session)
-            self._serving = session
-            started = time.perf_counter()
-            planned = plan_chat(
-                self.chat, request.messages, request.shown_tools, tenant, session, request.leyline
-            )
-            run = self.engine.start(planned.prompt)
-            # What a user waits for: rendering and lowering included, the queue not.
-            waited = {"ttft_ms": (time.perf_counter() - started) * 1e3}
-            run.receipt = run.receipt.model_copy(update=waited)
-            try:
-                generation = Generation(
-                    run,
-                    self.chat,
-                    request,
-                    limit=request.limit,
-                    top_logprobs=(request.top_logprobs or 0) if request.logprobs else None,
-                )
-                yield ActiveTurn(self, request, session, planned, run, generation)
-            finally:
-                run.abandon()
-                self._serving = None
-
-    @contextmanager
-    def exclusive(self) -> Iterator[None]:
-        """Hold the engine."""
-        with self.engine.lock:
-            yield
-
-    def _head(self, kind: str) -> dict[str, Any]:
-        return {
-            "id": f"chatcmpl-{uuid.uuid4().hex}",
-            "object": kind,
-            "created": int(time.time()),
-            "model": self.name,
-        }
+        yield chunk({"role": "assistant", "content": ""})
+        for pieces in turn.pieces():
+            for piece in pieces:
+                yield chunk(_delta(piece, turn), **turn.new_logprobs())
+            if not pieces:
+                yield None
+        receipt = _wire(turn.commit())
+        last = chunk({}, finish_reason=turn.finish_reason, **turn.new_logprobs())
+        if not asked:
+            yield {**last, "leyline": receipt}
+            return
+        yield last
+        yield {**start, "choices": [], "usage": turn.usage(), "leyline": receipt}
 
     def _reclaim(self, tokens: int) -> None:
-        for _ in self.sessions.give_up(self._serving):
+        for _ in self.sessions.give_up(self._edited):
             self.engine.forest.evict(tokens - self.engine.pool.num_free)
             if self.engine.pool.num_free >= tokens:
                 return
 
 
-@dataclass
-class ActiveTurn:
-    """One request between prefill and commit."""
-
-    service: ChatService
-    request: ChatRequest
-    session: EngineSession | None
-    planned: Turn
-    run: Run
-    generation: Generation
-    reply: Message = field(default_factory=lambda: {"role": "assistant", "content": None})
-
-    @property
-    def generated(self) -> Generated:
-        """What has been generated so far."""
-        return self.generation.result
-
-    def pieces(self) -> Iterator[str | dict[str, Any]]:
-        """Generate: text as it becomes certain, and tool calls when they are whole.
-
-        `reply` holds all of it at the end.
-        """
-        parser = ToolCallParser(self.request.shown_tools)
-        for text in self.generation:
-            yield from map(self._said, parser.feed(text))
-        yield from map(self._said, parser.finish())
-
-    def _said(self, piece: str | dict[str, Any]) -> str | dict[str, Any]:
-        if isinstance(piece, str):
-            self.reply["content"] = (self.reply["content"] or "") + piece
-        else:
-            self.reply.setdefault("tool_calls", []).append(piece)
-        return piece
-
-    def tokens_of(self, reply: Message) -> list[int]:
-        """The tokens a known reply would have been generated as."""
-        messages = [*self.request.messages, reply]
-        replies = self.session.replies if self.session else None
-        whole = self.service.chat.render(messages, self.request.shown_tools, replies)
-        prompt = self.planned.prompt.tokens
-        behind = whole[common_prefix(prompt, whole) :]
-        stops = self.service.chat.stop_ids
-        return behind[: next((i for i, t in enumerate(behind) if t in stops), len(behind))]
-
-    def finish_reason(self, reply: Message) -> str:
-        """OpenAI's finish reason."""
-        return "tool_calls" if reply.get("tool_calls") else self.generated.finish_reason
-
-    def usage(self) -> dict[str, Any]:
-        """OpenAI's usage; cached tokens are those the engine did not compute."""
-        receipt = self.run.receipt
-        generated = len(self.generated.tokens)
-        return {
-            "prompt_tokens": receipt.prompt,
-            "completion_tokens": generated,
-            "total_tokens": receipt.prompt + generated,
-            "prompt_tokens_details": {"cached_tokens": receipt.reused},
-        }
-
-    def logprobs(self) -> dict[str, Any] | None:
-        """OpenAI's logprobs, where asked for."""
-        if self.generated.logprobs is None:
-            return None
-        return {"content": self.generated.logprobs}
-
-    def commit(self, reply: Message) -> Receipt:
-        """Acknowledge: the reply and the sequence become the session's new version."""
-        receipt = self._receipt()
-        commit = self.request.leyline
-        if self.session is None or commit is None:
-            return receipt
-        if not self.generation.cut:
-            self.session.replies.keep(reply, self.generated.tokens)
-        sequence = self.run.finish()
-        receipt = self._redacted(receipt, self.session, sequence)
-        self.session.add(
-            Version(
-                number=commit.version,
-                base=commit.base_version,
-                digest=commit.view_digest,
-                messages=[*self.request.messages, reply],
-                sequence=sequence,
-                prompt_len=receipt.prompt,
-                receipt=receipt,
-            )
-        )
-        return receipt
-
-    def _receipt(self) -> Receipt:
-        commit = self.request.leyline
-        known: dict[str, Any] = {"reason": self.planned.reason, "detail": self.planned.detail}
-        if commit is not None:
-            known["session"] = commit.session
-            known["base_version"] = commit.base_version
-            known["version"] = commit.version
-        return self.run.receipt.model_copy(update=known)
-
-    def _redacted(
-        self, receipt: Receipt, session: EngineSession, sequence: CachedSequence
-    ) -> Receipt:
-        """Scrub what the commit's redactions removed, and tell what could not be."""
-        commit = self.request.leyline
-        if commit is None or not any(edit.redact for edit in commit.edits):
-            return receipt
-        retained = scrub(self.service.engine, session, sequence)
-        quoted = quoting_messages(self.planned.removed, self.request.messages)
-        told = {"retained": retained, "quoted_in": quoted, "reason": Reason.REDACTED}
-        edits = tuple(
-            edit.model_copy(update=told) if edit.mode_used is Mode.FORGET else edit
-            for edit in receipt.edits
-        )
-        return receipt.model_copy(update={"edits": edits})
+def head(kind: str, model: str, prefix: str = "chatcmpl") -> dict[str, Any]:
+    """What every OpenAI completion and chunk begins with."""
+    return {
+        "id": f"{prefix}-{uuid.uuid4().hex}",
+        "object": kind,
+        "created": int(time.time()),
+        "model": model,
+    }
 
 
-def _delta(piece: str | dict[str, Any], reply: Message) -> dict[str, Any]:
+def _delta(piece: Piece, turn: ChatTurn) -> dict[str, Any]:
     """A piece of the reply as OpenAI's stream has it."""
     if isinstance(piece, str):
         return {"content": piece}
-    return {"tool_calls": [{"index": len(reply["tool_calls"]) - 1, **piece}]}
-
-
-def _choice(delta: dict[str, Any], finish_reason: str | None = None) -> dict[str, Any]:
-    return {"index": 0, "delta": delta, "finish_reason": finish_reason}
+    return {"tool_calls": [{"index": turn.reply["tool_calls"].index(piece), **piece}]}
 
 
 def _wire(receipt: Receipt) -> dict[str, Any]:

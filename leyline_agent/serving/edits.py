@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import hashlib
+from dataclasses import replace
 
 from leyline_agent.directive import Directive, Mode, apply
-from leyline_agent.errors import AdapterError, StaleSession
-from leyline_agent.lowering import Lowered
+from leyline_agent.errors import StaleSession, UnknownSession
 from leyline_agent.receipt import Reason, Receipt
 from leyline_agent.serving.chat import ChatService
 from leyline_agent.serving.engine import Prompt
+from leyline_agent.serving.kv.sequence import CachedSequence
+from leyline_agent.serving.scrub import redact
 from leyline_agent.serving.sessions import EngineSession, Version
-from leyline_agent.serving.turns import Turn, plan_ahead
+from leyline_agent.serving.turns import Turn, as_items, plan_ahead
 from leyline_agent.serving.wire import DirectivesRequest, EditsRequest
 
 __all__ = ["apply_directives", "edit_ahead", "forget"]
@@ -22,15 +23,33 @@ def edit_ahead(service: ChatService, request: EditsRequest, tenant: str = "") ->
     """Apply a commit's edits now, so that the next request finds them done.
 
     Raises:
-        AdapterError: the session or its base version is not held here.
+        UnknownSession: the session or its base version is not held here.
     """
     commit = request.leyline
     with service.exclusive():
-        session, base = _base(service, tenant, commit.session, commit.base_version)
-        turn = plan_ahead(
-            service.chat, request.messages, request.tools or [], session, base, commit
+        session = _session(service, tenant, commit.session)
+        again = session.made(commit.version, commit.base_version, commit.view_digest)
+        if again is not None:
+            return again.receipt
+        base = _base(session, commit.base_version)
+        tools = request.tools or []
+        turn = plan_ahead(service.chat, request.messages, tools, session, base, commit)
+        receipt, sequence = _run(service, session, base, turn, commit.version)
+        if any(edit.redact for edit in commit.edits):
+            receipt = redact(
+                service.engine, session, sequence, receipt, turn.removed, request.messages
+            )
+        version = Version(
+            number=commit.version,
+            base=base.number,
+            digest=commit.view_digest,
+            messages=request.messages,
+            sequence=sequence,
+            prompt_len=len(sequence),
+            receipt=receipt,
         )
-        return _commit(service, session, base, turn, commit.version, request.messages)
+        session.add(version)
+        return receipt
 
 
 def apply_directives(
@@ -41,82 +60,94 @@ def apply_directives(
     Raises:
         InvalidSpan, OverlappingSpans: directives that do not fit the base version's tokens.
         StaleSession: `base_version` is not the newest version.
-        AdapterError: the session is not held here.
+        UnknownSession: the session is not held here.
     """
     directives = [item.directive() for item in request.directives]
+    number = request.version or request.base_version + 1
+    digest = hashlib.blake2b(repr(directives).encode(), digest_size=16).hexdigest()
     with service.exclusive():
-        session, base = _base(service, tenant, session_id, request.base_version)
-        if base is not session.newest:
-            newest = session.newest.number if session.newest else 0
+        session = _session(service, tenant, session_id)
+        again = session.made(number, request.base_version, digest)
+        if again is not None:
+            return again.receipt
+        newest = session.newest.number if session.newest else 0
+        if request.base_version != newest:
             raise StaleSession(
                 f"session {session_id!r} is at version {newest}, not {request.base_version}; "
                 "read it again and lower the edits against its tokens"
             )
+        base = _base(session, newest)
         tokens = apply(base.sequence.tokens, directives)
-        items = [
-            Lowered(directive, (index,), directive.mode)
-            for index, directive in enumerate(sorted(directives))
-        ]
-        version = request.version or base.number + 1
-        prompt = Prompt(tokens, tenant, base.sequence, items, 0, version)
-        return _commit(service, session, base, Turn(prompt), version, None)
+        prompt = Prompt(tokens, tenant, base.sequence, as_items(directives), 0, number)
+        receipt, sequence = _run(service, session, base, Turn(prompt), number)
+        session.add(Version(number, newest, digest, None, sequence, len(sequence), receipt))
+        return receipt
 
 
 def forget(service: ChatService, session_id: str, edit_id: str, tenant: str = "") -> Receipt:
     """Make an earlier AMORTIZE or REPAIR edit a FORGET: what absorbed its span is computed again.
 
+    The newest version keeps its number, for its tokens stay the same; older versions that
+    absorbed the span are given up.
+
     Raises:
-        AdapterError: the session is not held here.
+        UnknownSession: the session is not held here.
     """
     with service.exclusive():
-        session = service.sessions.find(tenant, session_id)
-        newest = session.newest if session else None
-        if session is None or newest is None or newest.evicted:
-            raise AdapterError(f"session {session_id!r} holds no cached version; nothing to forget")
+        session = _session(service, tenant, session_id)
+        newest = _base(session, session.newest.number if session.newest else 0)
+        for version in session.versions.values():
+            if version is not newest and version.sequence.first_that_saw(edit_id) is not None:
+                version.evict()
         at = newest.sequence.first_that_saw(edit_id)
         tokens = list(newest.sequence.tokens)
-        items: Sequence[Lowered] = ()
-        if at is not None:
-            again = Directive(at, len(tokens), tuple(tokens[at:]), Mode.FORGET)
-            items = (Lowered(again, (), Mode.FORGET),)
-        version = newest.number + 1
-        prompt = Prompt(tokens, tenant, newest.sequence, items, 0, version)
+        again = [] if at is None else [Directive(at, len(tokens), tuple(tokens[at:]), Mode.FORGET)]
+        items = as_items(again)
+        prompt = Prompt(tokens, tenant, newest.sequence, items, 0, newest.number)
         turn = Turn(prompt, Reason.ASKED if items else Reason.NO_CHANGE)
-        return _commit(service, session, newest, turn, version, newest.messages)
+        receipt, sequence = _run(service, session, newest, turn, newest.number)
+        named = tuple(edit.model_copy(update={"id": edit_id}) for edit in receipt.edits)
+        receipt = receipt.model_copy(update={"edits": named})
+        session.add(replace(newest, sequence=sequence, receipt=receipt))
+        return receipt
 
 
-def _base(
-    service: ChatService, tenant: str, session_id: str, number: int
-) -> tuple[EngineSession, Version]:
+def _session(service: ChatService, tenant: str, session_id: str) -> EngineSession:
     session = service.sessions.find(tenant, session_id)
-    base = session.versions.get(number) if session else None
-    if session is None or base is None or base.evicted:
-        raise AdapterError(
-            f"version {number} of session {session_id!r} is not held here; send the next request "
-            "as usual, it is prefilled from its messages"
+    if session is None or not session.versions:
+        raise UnknownSession(
+            f"session {session_id!r} is not held here; send the next request as usual, it is "
+            "prefilled from its messages"
         )
-    return session, base
+    return session
 
 
-def _commit(
-    service: ChatService,
-    session: EngineSession,
-    base: Version,
-    turn: Turn,
-    version: int,
-    messages: Any,
-) -> Receipt:
-    run = service.engine.start(turn.prompt)
-    receipt = run.receipt.model_copy(
-        update={
-            "session": session.id,
-            "base_version": base.number,
-            "version": version,
-            "reason": turn.reason,
-        }
-    )
-    sequence = run.finish()
-    session.add(
-        Version(version, base.number, "", messages, sequence, len(sequence.tokens), receipt)
-    )
-    return receipt
+def _base(session: EngineSession, number: int) -> Version:
+    base = session.versions.get(number)
+    if base is None or base.evicted:
+        gone = "was evicted" if base else "is not held here"
+        raise UnknownSession(
+            f"version {number} of session {session.id!r} {gone}; send the next request as usual, "
+            "it is prefilled from its messages"
+        )
+    return base
+
+
+def _run(
+    service: ChatService, session: EngineSession, base: Version, turn: Turn, version: int
+) -> tuple[Receipt, CachedSequence]:
+    """Compute a planned turn; its receipt and its sequence."""
+    run = service.open(turn.prompt)
+    try:
+        while len(run.pending):
+            run.prefill()
+    except BaseException:
+        run.abandon()
+        raise
+    told = {
+        "session": session.id,
+        "base_version": base.number,
+        "version": version,
+        "reason": turn.reason,
+    }
+    return run.receipt.model_copy(update=told), run.finish()

@@ -34,7 +34,9 @@ class Generated:
 
 
 class Generation:
-    """Generates a reply; iterating yields the text that became certain with each token.
+    """Generates a reply; iterating yields the text that became certain with each token, or "".
+
+    The engine is held for each token's computation, not between.
 
     Args:
         run: the computed prompt; it is extended by every token kept.
@@ -75,18 +77,17 @@ class Generation:
                 break
             self.result.tokens.append(token)
             new = self.detokenizer.feed(token)
-            if new:
-                self.result.text += new
-                yield new
+            self.result.text += new
+            yield new
             if self.cut:
                 self.result.finish_reason = "stop"
                 break
             if number + 1 < self.limit:
-                self.run.step(token)
+                with self.run.engine.exclusive():
+                    self.run.step(token)
         rest = self.detokenizer.finish()
-        if rest:
-            self.result.text += rest
-            yield rest
+        self.result.text += rest
+        yield rest
 
     def _sample(self) -> int:
         logits = self.run.logits

@@ -48,6 +48,11 @@ class Replies:
         """Remember that `reply` was sampled as `ids` (without an end-of-turn token)."""
         self.ids.setdefault(_reply_key(reply), tuple(ids))
 
+    def retain(self, view: Sequence[Message]) -> None:
+        """Forget every reply that is not in the view."""
+        keys = {_reply_key(message) for message in view}
+        self.ids = {key: ids for key, ids in self.ids.items() if key in keys}
+
     def find(self, message: Message) -> tuple[int, ...] | None:
         """The ids of a reply that comes back unchanged."""
         return self.ids.get(_reply_key(message)) if self.ids else None

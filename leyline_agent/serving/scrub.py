@@ -7,19 +7,46 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from leyline_agent.directive import Mode
 from leyline_agent.lowering import common_prefix
 from leyline_agent.message import Message, text
+from leyline_agent.receipt import Reason, Receipt
 from leyline_agent.serving.engine import Engine
 from leyline_agent.serving.kv.sequence import CachedSequence
 from leyline_agent.serving.kv.slots import Extent, slice_extents
 from leyline_agent.serving.sessions import EngineSession
 
-__all__ = ["quoting_messages", "scrub"]
+__all__ = ["quoting_messages", "redact", "scrub"]
 
 Counts = np.ndarray[tuple[int], np.dtype[np.int32]]
 
 _MIN_LINE = 16
 _MIN_WORD = 8
+
+
+def redact(
+    engine: Engine,
+    session: EngineSession,
+    keep: CachedSequence,
+    receipt: Receipt,
+    removed: str,
+    view: Sequence[Message],
+) -> Receipt:
+    """`scrub` after a commit that redacts; its receipt, telling what could not be scrubbed.
+
+    `removed` is the text the commit took away, `view` the messages that are left.
+    """
+    told = {
+        "retained": scrub(engine, session, keep),
+        "quoted_in": quoting_messages(removed, view),
+        "reason": Reason.REDACTED,
+    }
+    session.replies.retain(view)
+    edits = tuple(
+        edit.model_copy(update=told) if edit.mode_used is Mode.FORGET else edit
+        for edit in receipt.edits
+    )
+    return receipt.model_copy(update={"edits": edits})
 
 
 def scrub(engine: Engine, session: EngineSession, keep: CachedSequence) -> int:
@@ -47,8 +74,8 @@ def scrub(engine: Engine, session: EngineSession, keep: CachedSequence) -> int:
         tree.remove(list(slice_extents(cached.extents, start, cached.length)))
     engine.pool.retain(tainted)
     for version in session.versions.values():
-        version.sequence.release()
-        version.evicted = True
+        version.evict()
+        version.messages = None
     ours = _count(engine.pool.num_slots, tainted)
     alone = (ours > 0) & (engine.pool.references == ours)
     engine.executor.zero(_runs(alone))

@@ -30,7 +30,7 @@ class Version:
         number: the version's number.
         base: the version it was made from.
         digest: the view digest the client sent, "" when none.
-        messages: the view with its reply; None for a token-level session.
+        messages: the view with its reply; None for a token-level session, or once redacted.
         sequence: tokens and KV, prompt and reply; empty once evicted.
         prompt_len: tokens of the prompt.
         receipt: what it cost.
@@ -44,6 +44,11 @@ class Version:
     prompt_len: int
     receipt: Receipt
     evicted: bool = False
+
+    def evict(self) -> None:
+        """Give up the KV; the version stays known."""
+        self.sequence.release()
+        self.evicted = True
 
 
 @dataclass
@@ -66,6 +71,12 @@ class EngineSession:
         while len(self.versions) > KEPT_VERSIONS:
             _, oldest = self.versions.popitem(last=False)
             oldest.sequence.release()
+
+    def made(self, number: int, base: int, digest: str) -> Version | None:
+        """Version `number`, if it is this very commit: the same again is a retry, and acts once."""
+        version = self.versions.get(number)
+        same = version is not None and (version.base, version.digest) == (base, digest)
+        return version if same else None
 
     @property
     def newest(self) -> Version | None:
@@ -114,19 +125,18 @@ class SessionStore:
             session.release()
         return session is not None
 
-    def give_up(self, keep: EngineSession | None) -> Iterator[None]:
-        """Release KV step by step, cheapest first; the session being served is kept.
+    def give_up(self, keep: CachedSequence | None) -> Iterator[None]:
+        """Release KV step by step, cheapest first; the sequence being edited is kept.
 
         First versions that newer ones have replaced, then whole sessions, least recently used
         first. A version whose KV is gone stays known: its next turn is an ordinary prefill.
         """
         for stale in (True, False):
             for session in self:
-                if session is keep:
-                    continue
                 for version in list(session.versions.values()):
-                    if version.evicted or (stale and version is session.newest):
+                    if version.evicted or version.sequence is keep:
                         continue
-                    version.sequence.release()
-                    version.evicted = True
+                    if stale and version is session.newest:
+                        continue
+                    version.evict()
                     yield

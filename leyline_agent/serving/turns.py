@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,8 +15,9 @@ from leyline_agent.receipt import Reason
 from leyline_agent.serving.engine import Prompt
 from leyline_agent.serving.render import ChatRenderer, SessionRenderer
 from leyline_agent.serving.sessions import EngineSession, Version
+from leyline_agent.serving.wire import TokenCommit
 
-__all__ = ["Turn", "plan_ahead", "plan_chat", "plan_tokens"]
+__all__ = ["Turn", "as_items", "plan_ahead", "plan_chat", "plan_tokens"]
 
 
 @dataclass(frozen=True)
@@ -51,17 +52,12 @@ def plan_chat(
     plain = Prompt(renderer.render(messages, tools), tenant, version=commit.version)
     if commit.view_digest and commit.view_digest != view_digest(digest(m) for m in messages):
         return Turn(plain, Reason.DIGEST_MISMATCH, "view_digest does not match the messages")
-    again = session.versions.get(commit.version)
-    if again is not None and _is_retry(again, commit):
-        return _retry(again, tenant, plain)
-    if commit.base_version == 0:
-        return Turn(plain)
-    base = session.versions.get(commit.base_version)
-    if base is None or base.messages is None:
-        why = f"version {commit.base_version} of session {commit.session!r} is not held here"
-        return Turn(plain, Reason.UNKNOWN_SESSION, why)
-    if base.evicted:
-        return Turn(plain, Reason.EVICTED, f"version {base.number} was evicted")
+    known = _known(session, commit.version, commit.base_version, commit.view_digest, plain)
+    if isinstance(known, Turn):
+        return known
+    base = known
+    if base.messages is None:  # made by directives: there are tokens to compare, but no messages
+        return _claimed(plain, base, ())
     unedited, edits = _undo(base.messages, messages, commit.edits)
     lowering = lower(base.sequence.tokens, unedited, edits, renderer, tools=tools)
     prompt = Prompt(
@@ -105,58 +101,79 @@ def plan_ahead(
 
 def plan_tokens(
     tokens: Sequence[int],
-    directives: Sequence[Directive],
     tenant: str,
-    base: Version | None,
-    version: int,
-    reason: Reason = Reason.ASKED,
+    session: EngineSession | None,
+    commit: TokenCommit | None,
+    digest: str = "",
 ) -> Turn:
-    """The prompt of a token-level request: `tokens`, said to be `directives` and more.
+    """The prompt of a token-level request: `tokens`, said to be the commit's directives and more.
 
     The claim is checked: where the directives do not lead to `tokens`, the rest is FORGET.
 
     Raises:
         InvalidSpan, OverlappingSpans: directives that do not fit the base version's tokens.
     """
-    if base is None or base.evicted:
-        why = Reason.EVICTED if base is not None else reason
-        return Turn(Prompt(list(tokens), tenant, version=version), why)
-    previous = base.sequence.tokens
-    claimed = apply(previous, directives)
-    agreed = common_prefix(claimed, tokens)
-    items = [
+    if session is None or commit is None:
+        return Turn(Prompt(list(tokens), tenant))
+    plain = Prompt(list(tokens), tenant, version=commit.version)
+    known = _known(session, commit.version, commit.base_version, digest, plain)
+    if isinstance(known, Turn):
+        return known
+    return _claimed(plain, known, [item.directive() for item in commit.directives])
+
+
+def as_items(directives: Iterable[Directive]) -> tuple[Lowered, ...]:
+    """Directives that came as such, in order."""
+    return tuple(
         Lowered(directive, (index,), directive.mode)
         for index, directive in enumerate(sorted(directives))
-    ]
+    )
+
+
+def _known(
+    session: EngineSession, version: int, base_version: int, digest: str, plain: Prompt
+) -> Version | Turn:
+    """The version a commit builds on; or the whole turn, where there is nothing to build on."""
+    again = session.made(version, base_version, digest)
+    if again is not None:
+        return _retry(again, plain)
+    if base_version == 0:
+        return Turn(plain)
+    base = session.versions.get(base_version)
+    if base is None:
+        why = f"version {base_version} of session {session.id!r} is not held here"
+        return Turn(plain, Reason.UNKNOWN_SESSION, why)
+    if base.evicted:
+        return Turn(plain, Reason.EVICTED, f"version {base.number} was evicted")
+    return base
+
+
+def _claimed(plain: Prompt, base: Version, directives: Sequence[Directive]) -> Turn:
+    """The prompt as directives on the base's tokens, as far as those lead to it."""
+    previous = base.sequence.tokens
+    claimed = apply(previous, directives)
+    items = as_items(directives)
+    agreed = common_prefix(claimed, plain.tokens)
     if agreed < len(claimed):
         items = _truncated(items, agreed, len(previous))
     kept = len(previous) + sum(item.directive.delta for item in items)
-    prompt = Prompt(
-        tokens=list(tokens),
-        tenant=tenant,
-        previous=base.sequence,
-        items=items,
-        appended=len(tokens) - kept,
-        version=version,
-    )
-    return Turn(prompt)
+    appended = len(plain.tokens) - kept
+    return Turn(replace(plain, previous=base.sequence, items=items, appended=appended))
 
 
-def _truncated(items: Sequence[Lowered], agreed: int, length: int) -> list[Lowered]:
+def _truncated(items: Sequence[Lowered], agreed: int, length: int) -> tuple[Lowered, ...]:
     """The directives that hold before position `agreed` of the result; the rest is dropped."""
     result: list[Lowered] = []
-    shift = 0
+    shift, stop = 0, length
     for item in items:
         directive = item.directive
         if directive.start + shift + len(directive.replacement) > agreed:
+            stop = directive.start
             break
         shift += directive.delta
         result.append(item)
-    start = agreed - shift
-    end_of_last = result[-1].directive.end if result else 0
-    start = max(start, end_of_last)
-    rest = Directive(start, length, (), Mode.FORGET)
-    return [*result, Lowered(rest, (), Mode.FORGET, Reason.UNDECLARED)]
+    rest = Directive(min(agreed - shift, stop), length, (), Mode.FORGET)
+    return (*result, Lowered(rest, (), Mode.FORGET, Reason.UNDECLARED))
 
 
 def _redacted(unedited: Sequence[Message], edits: Sequence[Edit]) -> str:
@@ -168,20 +185,13 @@ def _redacted(unedited: Sequence[Message], edits: Sequence[Edit]) -> str:
     )
 
 
-def _is_retry(again: Version, commit: Commit) -> bool:
-    return again.base == commit.base_version and again.digest == commit.view_digest
-
-
-def _retry(again: Version, tenant: str, plain: Prompt) -> Turn:
+def _retry(again: Version, plain: Prompt) -> Turn:
     """The same commit once more: its prompt is cached already and no edit acts twice."""
     if again.evicted:
         return Turn(plain, Reason.EVICTED, f"version {again.number} was evicted")
-    kept = again.sequence.tokens[: again.prompt_len]
-    if kept != plain.tokens:
-        return Turn(plain, Reason.RETRY)
-    rest = Directive(again.prompt_len, len(again.sequence), (), Mode.FORGET)
-    items = (Lowered(rest, (), Mode.FORGET, Reason.RETRY),) if rest.start < rest.end else ()
-    return Turn(replace(plain, previous=again.sequence, items=items), Reason.RETRY)
+    prompt = _claimed(plain, again, ()).prompt
+    items = tuple(replace(item, reason=Reason.RETRY) for item in prompt.items)
+    return Turn(replace(prompt, items=items), Reason.RETRY)
 
 
 def _undo(

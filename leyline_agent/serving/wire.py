@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from leyline_agent.adapter import Commit
 from leyline_agent.directive import Directive, Mode
@@ -21,7 +21,10 @@ __all__ = [
 
 
 class SamplingRequest(BaseModel):
-    """The sampling parameters chat and completions share; unknown fields are ignored."""
+    """The sampling parameters chat and completions share; unknown fields are ignored.
+
+    Known ones that would change the reply and that nobody acts on are refused.
+    """
 
     model_config = ConfigDict(extra="ignore")
 
@@ -35,6 +38,14 @@ class SamplingRequest(BaseModel):
     stream: bool = False
     stream_options: dict[str, Any] | None = None
     n: int = Field(1, ge=1, le=1)
+    frequency_penalty: float | None = Field(None, ge=0, le=0)
+    presence_penalty: float | None = Field(None, ge=0, le=0)
+    logit_bias: dict[str, float] | None = Field(None, max_length=0)
+
+    @property
+    def include_usage(self) -> bool:
+        """Whether a stream ends with a chunk of usage."""
+        return bool((self.stream_options or {}).get("include_usage"))
 
     @property
     def stop_strings(self) -> tuple[str, ...]:
@@ -54,6 +65,29 @@ class ChatRequest(SamplingRequest):
     logprobs: bool = False
     top_logprobs: int | None = Field(None, ge=0, le=20)
     leyline: Commit | None = None
+    response_format: dict[str, Any] | None = None
+
+    @field_validator("messages")
+    @classmethod
+    def _roles(cls, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        for index, message in enumerate(messages):
+            if not isinstance(message.get("role"), str):
+                raise ValueError(f"message {index} has no role")
+        return messages
+
+    @field_validator("tool_choice")
+    @classmethod
+    def _choice(cls, choice: Any) -> Any:
+        if choice not in (None, "auto", "none"):
+            raise ValueError(f"{choice!r} cannot be enforced here; use 'auto' or 'none'")
+        return choice
+
+    @field_validator("response_format")
+    @classmethod
+    def _format(cls, format: dict[str, Any] | None) -> dict[str, Any] | None:
+        if format and format.get("type") != "text":
+            raise ValueError("only plain text can be generated here; ask for JSON in the prompt")
+        return format
 
     @property
     def limit(self) -> int | None:
@@ -93,10 +127,14 @@ class TokenCommit(BaseModel):
 
 
 class CompletionRequest(SamplingRequest):
-    """`POST /v1/completions`: text or token ids."""
+    """`POST /v1/completions`: text or token ids; 16 tokens unless told otherwise, as at OpenAI."""
 
     prompt: str | list[int]
+    max_tokens: int | None = Field(16, ge=1)
     echo: Literal[False] = False
+    logprobs: None = None
+    best_of: int | None = Field(None, ge=1, le=1)
+    suffix: Literal[""] | None = None
     leyline: TokenCommit | None = None
 
 

@@ -1,0 +1,150 @@
+"""One chat request between its prompt and its commit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from leyline_agent.lowering import common_prefix
+from leyline_agent.message import Message
+from leyline_agent.receipt import Receipt
+from leyline_agent.serving.engine import Engine, Run
+from leyline_agent.serving.generate import Generated, Generation
+from leyline_agent.serving.render import ChatRenderer
+from leyline_agent.serving.scrub import redact
+from leyline_agent.serving.sessions import EngineSession, Version
+from leyline_agent.serving.tool_calls import ToolCall, ToolCallParser
+from leyline_agent.serving.turns import Turn
+from leyline_agent.serving.wire import ChatRequest
+
+__all__ = ["ChatTurn", "Piece", "usage"]
+
+Piece = str | ToolCall
+"""A part of a reply: text, or a whole tool call."""
+
+
+@dataclass
+class ChatTurn:
+    """A chat request whose prompt is computed or about to be.
+
+    Attributes:
+        reply: the assistant message so far.
+    """
+
+    engine: Engine
+    chat: ChatRenderer
+    request: ChatRequest
+    session: EngineSession | None
+    planned: Turn
+    run: Run
+    generation: Generation
+    reply: Message = field(default_factory=lambda: {"role": "assistant", "content": None})
+    _told_logprobs: int = 0
+
+    @property
+    def generated(self) -> Generated:
+        """What has been generated so far."""
+        return self.generation.result
+
+    def pieces(self) -> Iterator[list[Piece]]:
+        """Generate: with each token, the text that became certain and the calls that are whole.
+
+        `reply` holds all of it at the end.
+        """
+        parser = ToolCallParser(self.request.shown_tools)
+        for text in self.generation:
+            yield [self._said(piece) for piece in parser.feed(text)]
+        yield [self._said(piece) for piece in parser.finish()]
+        if self.reply["content"] is None and "tool_calls" not in self.reply:
+            self.reply["content"] = ""
+
+    def _said(self, piece: Piece) -> Piece:
+        if isinstance(piece, str):
+            self.reply["content"] = (self.reply["content"] or "") + piece
+        else:
+            self.reply.setdefault("tool_calls", []).append(piece)
+        return piece
+
+    def tokens_of(self, reply: Message) -> list[int]:
+        """The tokens a known reply would have been generated as."""
+        messages = [*self.request.messages, reply]
+        replies = self.session.replies if self.session else None
+        whole = self.chat.render(messages, self.request.shown_tools, replies)
+        prompt = self.planned.prompt.tokens
+        behind = whole[common_prefix(prompt, whole) :]
+        stops = self.chat.stop_ids
+        return behind[: next((i for i, t in enumerate(behind) if t in stops), len(behind))]
+
+    @property
+    def finish_reason(self) -> str:
+        """OpenAI's finish reason."""
+        return "tool_calls" if self.reply.get("tool_calls") else self.generated.finish_reason
+
+    def usage(self) -> dict[str, Any]:
+        """OpenAI's usage."""
+        return usage(self.run.receipt, len(self.generated.tokens))
+
+    def logprobs(self) -> dict[str, Any] | None:
+        """OpenAI's logprobs, where asked for."""
+        if self.generated.logprobs is None:
+            return None
+        return {"content": self.generated.logprobs}
+
+    def new_logprobs(self) -> dict[str, Any]:
+        """A streamed choice's logprobs: those of the tokens since the last call."""
+        entries = self.generated.logprobs
+        if entries is None:
+            return {}
+        told, self._told_logprobs = self._told_logprobs, len(entries)
+        return {"logprobs": {"content": entries[told:]}}
+
+    def commit(self) -> Receipt:
+        """Acknowledge: the reply and the sequence become the session's new version."""
+        receipt = self._receipt()
+        commit = self.request.leyline
+        if self.session is None or commit is None:
+            return receipt
+        with self.engine.exclusive():
+            if not self.generation.cut:
+                self.session.replies.keep(self.reply, self.generated.tokens)
+            sequence = self.run.finish()
+            if any(edit.redact for edit in commit.edits):
+                receipt = redact(
+                    self.engine,
+                    self.session,
+                    sequence,
+                    receipt,
+                    self.planned.removed,
+                    self.request.messages,
+                )
+            version = Version(
+                number=commit.version,
+                base=commit.base_version,
+                digest=commit.view_digest,
+                messages=[*self.request.messages, self.reply],
+                sequence=sequence,
+                prompt_len=receipt.prompt,
+                receipt=receipt,
+            )
+            self.session.add(version)
+        return receipt
+
+    def _receipt(self) -> Receipt:
+        commit = self.request.leyline
+        known: dict[str, Any] = {"reason": self.planned.reason, "detail": self.planned.detail}
+        if commit is not None:
+            known["session"] = commit.session
+            known["base_version"] = commit.base_version
+            known["version"] = commit.version
+        return self.run.receipt.model_copy(update=known)
+
+
+def usage(receipt: Receipt, generated: int) -> dict[str, Any]:
+    """OpenAI's usage; cached tokens are those the engine did not compute."""
+    return {
+        "prompt_tokens": receipt.prompt,
+        "completion_tokens": generated,
+        "total_tokens": receipt.prompt + generated,
+        "prompt_tokens_details": {"cached_tokens": receipt.reused},
+    }
