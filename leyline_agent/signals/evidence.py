@@ -76,7 +76,9 @@ _ERROR_START = re.compile(
         (?:error|exception|fatal)\b[^\n:]{0,60}:
       | \w+\ failed\.\ error\ message: | command\ failed\b
       | no\ (?:replacement\ was\ performed|changes\ were\ made|file\ open)
-      | (?:text|file)\ (?:[^\n]{1,200}\ )?(?:was\ )?not\ found | multiple\ occurrences\ of
+      | (?:the\ )?(?:text|file|path)\ (?:[^\n]{1,200}\ )?
+        (?:(?:was\ )?not\ found|does\ not\ exist|already\ exists|is\ too\ large)
+      | multiple\ occurrences\ of | new\ string\ '[^\n]*(?:\n[^\n]*){0,400}?'\ already\ exists\ in
       | <(?:tool_use_)?error> | your\ proposed\ edit\ has\ introduced
       | invalid\ [^\n]{0,40}\b(?:path|parameter|command|range|index|number)\b
     )""",

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal
 
 from leyline_agent.signals.commands import pipelines
@@ -85,8 +86,14 @@ class _Open:
     """A result some of whose pieces are still current."""
 
     result: ToolResult
-    current: set[Piece]
+    current: tuple[Piece, ...]
     last: _Event | None = None
+
+    def lose(self, superseded: Callable[[Piece], bool], event: _Event) -> None:
+        """Take away the pieces that are superseded by what happened."""
+        left = tuple(piece for piece in self.current if not superseded(piece))
+        if len(left) < len(self.current):
+            self.current, self.last = left, event
 
 
 @dataclass
@@ -107,7 +114,7 @@ class _Watch:
         for path in done.early_writes if failed else (*done.writes, *self._script_writes(done)):
             self._supersede_writes(path, result.index)
         shown = _shown(done, original.content)
-        runs = {piece for piece in shown if isinstance(piece, Run)}
+        runs = tuple(piece for piece in shown if isinstance(piece, Run))
         if failed and not runs:
             # What it printed is an error, no part of a file.
             return
@@ -143,10 +150,7 @@ class _Watch:
         inside = path.rstrip("/") + "/"
         for known in [p for p in self.reads if p == path or p.startswith(inside)]:
             for entry in self.reads.pop(known):
-                stale_pieces = {p for p in entry.current if isinstance(p, Read) and p.path == known}
-                if stale_pieces:
-                    entry.current -= stale_pieces
-                    entry.last = ("edited", index, known)
+                entry.lose(partial(_is_of, known), ("edited", index, known))
 
     def _supersede(self, piece: Piece, index: int) -> None:
         if isinstance(piece, Read):
@@ -155,18 +159,19 @@ class _Watch:
         else:
             entries, event = self.runs.get(piece.key, []), ("rerun", index, "")
         for entry in entries:
-            covered = {p for p in entry.current if covers(piece, p)}
-            if covered:
-                entry.current -= covered
-                entry.last = event
+            entry.lose(partial(covers, piece), event)
 
 
-def _shown(done: Effects, content: str) -> set[Piece]:
+def _is_of(path: str, piece: Piece) -> bool:
+    return isinstance(piece, Read) and piece.path == path
+
+
+def _shown(done: Effects, content: str) -> tuple[Piece, ...]:
     """The pieces a result shows; file parts are marked where the harness cut them short."""
     reads = any(isinstance(piece, Read) for piece in done.shows)
     if not reads or not (_CLIPPED.search(content) or is_cut(content)):
-        return set(done.shows)
-    return {replace(p, clipped=True) if isinstance(p, Read) else p for p in done.shows}
+        return done.shows
+    return tuple(replace(p, clipped=True) if isinstance(p, Read) else p for p in done.shows)
 
 
 def _told(result: ToolResult) -> str:

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from leyline_agent.edit import Edit
 from leyline_agent.policy import Policy
+from leyline_agent.signals import is_stub
 from leyline_agent.trajectory import Trajectory
 from leyline_policies.head_and_tail import head_and_tail
 
@@ -33,5 +34,5 @@ class TruncateOlderThan(Policy):
     def edits(self, trajectory: Trajectory) -> Iterator[Edit]:
         """One edit for each result that is too old and too long."""
         for result in trajectory.tool_results[: -self.n]:
-            if len(result.content) > self.max_chars:
+            if len(result.content) > self.max_chars and not is_stub(result.content):
                 yield result.replace(head_and_tail(result.content, self.max_chars))

@@ -216,6 +216,10 @@ def test_no_output_leaves_the_status_alone(shell: Shell) -> None:
         ("<observation>\nString 'x\n y' not found in a\n</observation>", "y' not found in a"),
         ("Your proposed edit has introduced errors", "Your proposed edit has introduced errors"),
         ("File a.py not found", "File a.py not found"),
+        ("The path a.py does not exist. Try", "The path a.py does not exist. Try"),
+        ("File already exists at: a.py", "File already exists at: a.py"),
+        ("File a.py is too large (9 tokens)", "File a.py is too large (9 tokens)"),
+        ("New string 'x\ny' already exists in a.py", "New string 'x"),
         ("<tool_use_error>No such file</tool_use_error>", "No such file"),
     ],
 )
