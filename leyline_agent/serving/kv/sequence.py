@@ -19,7 +19,7 @@ import numpy as np
 
 from leyline_agent.serving.kv.slots import Extent, SlotPool
 
-__all__ = ["CLEAN", "CachedSequence", "Segment", "slice_segments"]
+__all__ = ["CLEAN", "CachedSequence", "Segment", "cut_segments", "slice_segments"]
 
 CLEAN: frozenset[str] = frozenset()
 
@@ -45,12 +45,34 @@ def slice_segments(segments: Iterable[Segment], start: int, end: int) -> Iterato
     """The parts of the segments that lie in logical positions [start, end)."""
     at = 0
     for segment in segments:
-        low, high = max(start, at), min(end, at + segment.length)
+        slot, length, offset, saw = segment
+        low, high = max(start, at), min(end, at + length)
         if low < high:
-            yield segment._replace(slot=segment.slot + low - at, length=high - low)
-        at += segment.length
+            yield Segment(slot + low - at, high - low, offset, saw)
+        at += length
         if at >= end:
             return
+
+
+def cut_segments(
+    segments: Sequence[Segment], ranges: Iterable[tuple[int, int]]
+) -> Iterator[tuple[Segment, ...]]:
+    """`slice_segments` for many ranges, ascending and apart, in one pass over the segments."""
+    index = at = 0
+    for start, end in ranges:
+        while index < len(segments) and at + segments[index].length <= start:
+            at += segments[index].length
+            index += 1
+        parts: list[Segment] = []
+        while index < len(segments) and at < end:
+            slot, length, offset, saw = segments[index]
+            low, high = max(start, at), min(end, at + length)
+            parts.append(Segment(slot + low - at, high - low, offset, saw))
+            if at + length > end:
+                break
+            at += length
+            index += 1
+        yield tuple(parts)
 
 
 @dataclass

@@ -8,7 +8,7 @@ the fresh tokens, at their logical positions, then completes the sequence.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -20,6 +20,7 @@ from leyline_agent.serving.kv.sequence import (
     CachedSequence,
     Segment,
     append_segment,
+    cut_segments,
     slice_segments,
 )
 from leyline_agent.serving.kv.slots import Extent, SlotPool
@@ -60,25 +61,29 @@ def kept_pieces(
     A FORGET directive keeps nothing behind its span. `ids` names each directive; what stands
     behind a span that was spliced out has absorbed it.
     """
-    pieces: list[Kept] = []
+    runs: list[tuple[int, int, int, frozenset[str]]] = []  # start, end, shift, absorbed
     cursor = shift = 0
     saw = CLEAN
-
-    def keep(start: int, end: int) -> None:
-        if start < end:
-            found = slice_segments(previous.segments, start, end)
-            moved = tuple(s._replace(offset=s.offset + shift, saw=s.saw | saw) for s in found)
-            pieces.append(Kept(start + shift, end + shift, moved))
-
     for directive, edit_id in zip(directives, ids, strict=True):
-        keep(cursor, directive.start)
+        runs.append((cursor, directive.start, shift, saw))
         if directive.mode is Mode.FORGET:
-            return pieces
+            break
         saw = saw | {edit_id}
         shift += directive.delta
         cursor = directive.end
-    keep(cursor, len(previous))
-    return pieces
+    else:
+        runs.append((cursor, len(previous), shift, saw))
+    runs = [run for run in runs if run[0] < run[1]]
+    parts = cut_segments(previous.segments, (run[:2] for run in runs))
+    return [
+        Kept(start + shift, end + shift, tuple(_moved(found, shift, saw)))
+        for (start, end, shift, saw), found in zip(runs, parts, strict=True)
+    ]
+
+
+def _moved(segments: Iterable[Segment], shift: int, saw: frozenset[str]) -> Iterator[Segment]:
+    for slot, length, offset, seen in segments:
+        yield Segment(slot, length, offset + shift, seen | saw if seen else saw)
 
 
 def splice(
@@ -103,7 +108,13 @@ def splice(
     kept = _without(_cover(pieces, exact), repair, len(tokens))
     fresh = _holes(kept, len(tokens))
     num_fresh = sum(end - start for start, end in fresh)
-    supply = _Supply(pool, pool.allocate(num_fresh, after=_growth_point(kept, fresh)))
+    extents = pool.allocate(num_fresh, after=_growth_point(kept, fresh))
+    computed = _positions(fresh)
+    at = 0
+    for start, end in extents:
+        pool.positions[start:end] = computed[at : at + end - start]
+        at += end - start
+    supply = _Supply(extents)
     pool.retain([s.extent for piece in kept for s in piece.segments])
     segments: list[Segment] = []
     holes = iter(fresh)
@@ -120,20 +131,25 @@ def splice(
         supply.fill(segments, hole, saw)
         hole = next(holes, None)
     spliced = sum(s.length for p in kept for s in p.segments if s.saw)
-    positions = [np.arange(start, end, dtype=np.int64) for start, end in fresh]
     return Splice(
         sequence=CachedSequence(pool, tokens, segments),
-        fresh=np.concatenate(positions) if positions else np.empty(0, np.int64),
+        fresh=computed,
         exact=len(tokens) - num_fresh - spliced,
         spliced=spliced,
     )
 
 
+def _positions(holes: Sequence[tuple[int, int]]) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """Every position in the holes, ascending."""
+    if not holes:
+        return np.empty(0, np.int64)
+    return np.concatenate([np.arange(start, end, dtype=np.int64) for start, end in holes])
+
+
 class _Supply:
     """Hands out freshly allocated slots in order of position."""
 
-    def __init__(self, pool: SlotPool, extents: Sequence[Extent]) -> None:
-        self.pool = pool
+    def __init__(self, extents: Sequence[Extent]) -> None:
         self.extents = list(reversed(extents))
 
     def fill(self, segments: list[Segment], hole: tuple[int, int], saw: frozenset[str]) -> None:
@@ -143,7 +159,6 @@ class _Supply:
             size = min(end - start, extent.end - extent.start)
             if size < extent.end - extent.start:
                 self.extents.append(Extent(extent.start + size, extent.end))
-            self.pool.positions[extent.start : extent.start + size] = np.arange(start, start + size)
             append_segment(segments, Segment(extent.start, size, 0, saw))
             start += size
 
@@ -185,13 +200,12 @@ def _without(pieces: Sequence[Kept], repair: frozenset[int], length: int) -> lis
     drop = sorted({p for p in repair if p >= clean} | {length - 1})
     result: list[Kept] = []
     for piece in pieces:
-        start = piece.start
-        for position in drop[bisect_left(drop, piece.start) : bisect_left(drop, piece.end)]:
-            if start < position:
-                result.append(_clip(piece, start, position))
-            start = position + 1
-        if start < piece.end:
-            result.append(_clip(piece, start, piece.end))
+        inside = drop[bisect_left(drop, piece.start) : bisect_left(drop, piece.end)]
+        bounds = zip([piece.start, *(p + 1 for p in inside)], [*inside, piece.end], strict=True)
+        runs = [(start, end) for start, end in bounds if start < end]
+        local = ((start - piece.start, end - piece.start) for start, end in runs)
+        parts = cut_segments(piece.segments, local)
+        result.extend(Kept(*run, found) for run, found in zip(runs, parts, strict=True))
     return result
 
 
