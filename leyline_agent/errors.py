@@ -16,6 +16,7 @@
     ├── TrajectoryError         a trajectory that cannot be read
     │   └── UnknownFormat       no reader recognises the content
     └── EngineError             the bundled engine cannot do what was asked
+        ├── InvalidRequest      a request that cannot be made sense of
         ├── OutOfSlots          the KV pool is full and nothing can be evicted
         ├── ContextOverflow     the prompt does not fit the model's context length
         ├── UnsupportedModel    the model cannot be served
@@ -33,6 +34,7 @@ __all__ = [
     "EditError",
     "EngineError",
     "EngineUnavailable",
+    "InvalidRequest",
     "InvalidSpan",
     "LeylineError",
     "ModelUnavailable",
@@ -112,6 +114,10 @@ class UnknownFormat(TrajectoryError):
 
 class EngineError(LeylineError):
     """The bundled engine cannot do what was asked."""
+
+
+class InvalidRequest(EngineError):
+    """A request that cannot be made sense of: an empty prompt, messages no template takes."""
 
 
 class OutOfSlots(EngineError):

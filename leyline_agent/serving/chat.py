@@ -10,12 +10,13 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from typing import Any
 
 from torch import Tensor
 
+from leyline_agent.errors import InvalidRequest
 from leyline_agent.message import Message
 from leyline_agent.receipt import Receipt
 from leyline_agent.serving.chat_turn import ChatTurn, Piece
@@ -57,10 +58,7 @@ class ChatService:
         Raises:
             EngineError: the prompt cannot be rendered or does not fit.
         """
-        with self._one_at_a_time:
-            [answer] = deque(self.steps(request, tenant, stream=False), maxlen=1)
-        assert answer is not None
-        return answer
+        return self.drain(self.steps(request, tenant, stream=False))
 
     def stream(self, request: ChatRequest, tenant: str = "") -> Iterator[dict[str, Any]]:
         """The chunks of a streamed completion; the last one carries the receipt.
@@ -95,6 +93,13 @@ class ChatService:
             receipt = turn.commit()
             yield {**answer, "choices": [choice], "usage": turn.usage(), "leyline": _wire(receipt)}
 
+    def drain(self, steps: Iterator[Step]) -> dict[str, Any]:
+        """Take a request's steps at one go, no other drained request between; its last body."""
+        with self._one_at_a_time:
+            [answer] = deque(steps, maxlen=1)
+        assert answer is not None
+        return answer
+
     def recorded(
         self, request: ChatRequest, reply: Message, tenant: str = "", *, score: bool = False
     ) -> tuple[Receipt, Tensor | None]:
@@ -117,6 +122,16 @@ class ChatService:
             turn.generated.tokens.extend(tokens)
             turn.reply = reply
             return turn.commit(), logits
+
+    def check_ids(self, ids: Iterable[int]) -> None:
+        """Raise InvalidRequest for a token id the model does not have."""
+        if self.engine.model is None:
+            return
+        network: Any = self.engine.model.model
+        size = network.get_input_embeddings().num_embeddings
+        wrong = next((id for id in ids if not 0 <= id < size), None)
+        if wrong is not None:
+            raise InvalidRequest(f"token id {wrong} is outside the model's vocabulary of {size}")
 
     def exclusive(self) -> AbstractContextManager[None]:
         """Hold the engine."""

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from leyline_agent.adapter import Commit
 from leyline_agent.lowering import common_prefix
 from leyline_agent.message import Message
 from leyline_agent.receipt import Receipt
@@ -16,9 +17,9 @@ from leyline_agent.serving.scrub import redact
 from leyline_agent.serving.sessions import EngineSession, Version
 from leyline_agent.serving.tool_calls import ToolCall, ToolCallParser
 from leyline_agent.serving.turns import Turn
-from leyline_agent.serving.wire import ChatRequest
+from leyline_agent.serving.wire import ChatRequest, TokenCommit
 
-__all__ = ["ChatTurn", "Piece", "usage"]
+__all__ = ["ChatTurn", "Piece", "tell", "usage"]
 
 Piece = str | ToolCall
 """A part of a reply: text, or a whole tool call."""
@@ -101,8 +102,8 @@ class ChatTurn:
 
     def commit(self) -> Receipt:
         """Acknowledge: the reply and the sequence become the session's new version."""
-        receipt = self._receipt()
         commit = self.request.leyline
+        receipt = tell(self.run.receipt, self.planned, commit)
         if self.session is None or commit is None:
             return receipt
         with self.engine.exclusive():
@@ -130,14 +131,15 @@ class ChatTurn:
             self.session.add(version)
         return receipt
 
-    def _receipt(self) -> Receipt:
-        commit = self.request.leyline
-        known: dict[str, Any] = {"reason": self.planned.reason, "detail": self.planned.detail}
-        if commit is not None:
-            known["session"] = commit.session
-            known["base_version"] = commit.base_version
-            known["version"] = commit.version
-        return self.run.receipt.model_copy(update=known)
+
+def tell(receipt: Receipt, turn: Turn, commit: Commit | TokenCommit | None) -> Receipt:
+    """A run's receipt with what the engine does not know: the commit, and the turn's reason."""
+    known: dict[str, Any] = {"reason": turn.reason, "detail": turn.detail}
+    if commit is not None:
+        known["session"] = commit.session
+        known["base_version"] = commit.base_version
+        known["version"] = commit.version
+    return receipt.model_copy(update=known)
 
 
 def usage(receipt: Receipt, generated: int) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from leyline_agent.errors import EngineError
+from leyline_agent.errors import InvalidRequest
 
 __all__ = ["Detokenizer", "overlap"]
 
@@ -35,12 +35,12 @@ class Detokenizer:
         stopped: the stop string found; None so far. Behind it nothing comes out.
 
     Raises:
-        EngineError: a stop string is empty.
+        InvalidRequest: a stop string is empty.
     """
 
     def __init__(self, tokenizer: Any, stop: Sequence[str] = ()) -> None:
         if not all(stop):
-            raise EngineError("a stop string is empty; leave it out")
+            raise InvalidRequest("a stop string is empty; leave it out")
         self.stopped: str | None = None
         self._tokenizer = tokenizer
         self._stop = tuple(stop)

@@ -59,10 +59,13 @@ def apply_directives(
 
     Raises:
         InvalidSpan, OverlappingSpans: directives that do not fit the base version's tokens.
+        InvalidRequest: token ids the model does not have.
         StaleSession: `base_version` is not the newest version.
         UnknownSession: the session is not held here.
     """
     directives = [item.directive() for item in request.directives]
+    for directive in directives:
+        service.check_ids(directive.replacement)
     number = request.version or request.base_version + 1
     digest = hashlib.blake2b(repr(directives).encode(), digest_size=16).hexdigest()
     with service.exclusive():

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 
 from leyline_agent.directive import Mode
-from leyline_agent.errors import ContextOverflow, EngineError, OutOfSlots
+from leyline_agent.errors import ContextOverflow, InvalidRequest, OutOfSlots
 from leyline_agent.lowering import Lowered
 from leyline_agent.receipt import EditReceipt, Receipt
 from leyline_agent.serving.executor import CountingExecutor, Executor, TorchExecutor
@@ -194,7 +194,7 @@ class Engine:
     def open(self, prompt: Prompt) -> Run:
         """Splice only: a run whose fresh tokens `Run.prefill` computes. Raises as `start`."""
         if not prompt.tokens:
-            raise EngineError("a prompt needs at least one token")
+            raise InvalidRequest("a prompt needs at least one token")
         self.check_length(len(prompt.tokens))
         started = time.perf_counter()
         settled = self._settle(prompt)

@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import Any
 
 from leyline_agent import message as message_module
-from leyline_agent.errors import EngineError
+from leyline_agent.errors import InvalidRequest
 from leyline_agent.message import Message
 from leyline_agent.serving.tool_calls import plain_messages
 
@@ -92,7 +92,7 @@ class ChatRenderer:
         """The prompt as text, ending with the generation prompt.
 
         Raises:
-            EngineError: the template refuses these messages.
+            InvalidRequest: the template refuses these messages.
         """
         shown: Sequence[Message] = messages
         native_tools: list[Any] | None = list(tools) or None
@@ -161,7 +161,7 @@ class ChatRenderer:
                 add_generation_prompt=True,
             )
         except (TemplateError, TypeError, ValueError, KeyError) as error:
-            raise EngineError(
+            raise InvalidRequest(
                 f"the model's chat template refuses these messages: {error}"
             ) from error
         return text
@@ -201,7 +201,7 @@ class ChatRenderer:
         ]
         try:
             text = self._apply(messages, [_PROBE_TOOL])
-        except EngineError:
+        except InvalidRequest:
             return False
         shown = ("leyline_arg", "leyline_probe_result")
         return text.count("leyline_probe_tool") >= 2 and all(word in text for word in shown)
