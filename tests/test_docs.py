@@ -45,3 +45,9 @@ def test_json_schemas_are_documented(title: str, model: type[BaseModel]) -> None
 def test_links_lead_somewhere(document: Path) -> None:
     for target in re.findall(r"\]\((?!https?://)([^)#]+)", document.read_text()):
         assert (document.parent / target).exists(), target
+
+
+def test_the_index_names_every_document() -> None:
+    index = (ROOT / "docs" / "index.md").read_text()
+    missing = [d.name for d in (ROOT / "docs").glob("*.md") if f"({d.name})" not in index]
+    assert missing == ["index.md"]
