@@ -1,0 +1,130 @@
+"""What Leyline adds to a turn besides the model, and what importing it costs.
+
+    python benchmarks/overhead.py [--messages 200] [--out benchmarks/results/overhead.json]
+
+A generated trajectory of tool calls grows by one call and result a turn. Timed at its end, each
+step of an edited turn: `begin` (branch, policies, legality, view), lowering (render and diff),
+and `finish`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import subprocess
+import sys
+import time
+from typing import Any
+
+from common import save, spread
+
+import leyline_agent as leyline
+from leyline_agent.adapter import Commit
+from leyline_agent.serving.engine import Engine, Prompt
+from leyline_agent.serving.models.embedded import DEFAULT, resolve
+from leyline_agent.serving.models.load import load_tokenizer
+from leyline_agent.serving.render import ChatRenderer
+from leyline_agent.serving.sessions import EngineSession, Version
+from leyline_agent.serving.turns import plan_chat
+from leyline_agent.testing import MockAdapter
+
+Message = dict[str, Any]
+
+
+def trajectory(count: int, seed: int = 0) -> list[Message]:
+    """`count` messages: a task, then calls of `bash` with outputs of 200-1,500 characters."""
+    rng = random.Random(seed)
+    words = "def return import error value path test line assert result self index".split()
+    messages: list[Message] = [
+        {"role": "system", "content": "You fix bugs with a shell."},
+        {"role": "user", "content": "Make the tests pass."},
+    ]
+    while len(messages) < count:
+        number = len(messages)
+        call = {"name": "bash", "arguments": json.dumps({"command": f"cat file{number}.py"})}
+        messages.append(
+            {
+                "role": "assistant",
+                "content": "I will look.",
+                "tool_calls": [{"id": f"call_{number}", "type": "function", "function": call}],
+            }
+        )
+        output = " ".join(rng.choice(words) for _ in range(rng.randrange(40, 280)))
+        messages.append({"role": "tool", "tool_call_id": f"call_{number}", "content": output})
+    return messages[:count]
+
+
+def session_turns(messages: list[Message], policy: str) -> dict[str, Any]:
+    """Milliseconds of begin and finish over the last 20 turns of a session."""
+    session = leyline.Session(policy, MockAdapter())
+    begin, finish, edits = [], [], 0
+    replies = [i for i, m in enumerate(messages) if m["role"] == "assistant"]
+    for index in replies:
+        # The harness builds a new list each turn, as harnesses do.
+        sent = [dict(message) for message in messages[:index]]
+        started = time.perf_counter()
+        turn = session.begin(sent)
+        begin.append((time.perf_counter() - started) * 1e3)
+        response = {"choices": [{"index": 0, "message": messages[index]}]}
+        started = time.perf_counter()
+        turn.finish(response)
+        finish.append((time.perf_counter() - started) * 1e3)
+    edits = len(session.edits)
+    assert edits > 0, f"{policy} edited nothing"
+    return {"begin_ms": spread(begin[-20:]), "finish_ms": spread(finish[-20:]), "edits": edits}
+
+
+def lowering(messages: list[Message], model: str, rounds: int = 20) -> dict[str, Any]:
+    """Milliseconds to turn one edited turn into a prompt with a directive, everything warm."""
+    chat = ChatRenderer(load_tokenizer(resolve(model)))
+    engine = Engine.counting()
+    before, stub = messages[:-2], {**messages[-8], "content": "[elided]"}
+    run = engine.start(Prompt(chat.render(before, ())[:-3]))
+    base = Version(1, 0, "", before, run.finish(), 0, run.receipt)
+    session = EngineSession("", "s")
+    session.versions[1] = base
+    place = len(messages) - 8
+    view = [*messages[:place], stub, *messages[place + 1 :]]
+    edit = {"messages": (place, place + 1), "count": 1}
+    commit = Commit(session="s", base_version=1, version=2, edits=(edit,))  # type: ignore[arg-type]
+    times = []
+    for _ in range(rounds):
+        started = time.perf_counter()
+        turn = plan_chat(chat, view, (), "", session, commit)
+        times.append((time.perf_counter() - started) * 1e3)
+        assert len(turn.prompt.items) == 1
+    return {"prompt_tokens": len(turn.prompt.tokens), "ms": spread(times[1:])}
+
+
+def import_ms(rounds: int = 7) -> Any:
+    """Milliseconds of `import leyline_agent` in fresh processes."""
+    code = (
+        "import time; t = time.perf_counter(); import leyline_agent; "
+        "print((time.perf_counter() - t) * 1e3)"
+    )
+    run = [sys.executable, "-c", code]
+    return spread([float(subprocess.check_output(run)) for _ in range(rounds)])
+
+
+def main() -> None:
+    """Measure and save."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--messages", type=int, default=200)
+    parser.add_argument("--model", default=DEFAULT, help="whose tokenizer renders")
+    parser.add_argument("--out")
+    options = parser.parse_args()
+    messages = trajectory(options.messages)
+    figures = {
+        "messages": len(messages),
+        "characters": sum(len(str(m.get("content"))) for m in messages),
+        "import_ms": import_ms(),
+        "truncate_older_than": session_turns(messages, "truncate_older_than"),
+        "keep_last": session_turns(messages, "keep_last:n=5"),
+        "lowering": lowering(messages, options.model),
+    }
+    save(options.out, "overhead", figures)
+
+
+if __name__ == "__main__":
+    main()
