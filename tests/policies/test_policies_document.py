@@ -1,0 +1,51 @@
+"""docs/policies.md, held against the code."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from leyline_agent.policy import Policy, as_policy, parse
+from leyline_agent.trajectory import Trajectory
+
+TEXT = (Path(__file__).resolve().parents[2] / "docs" / "policies.md").read_text()
+SNIPPETS = re.findall(r"^```python\n(.*?)^```$", TEXT, re.M | re.S)
+ROWS = re.findall(r"^\| `(\w+)` \| [^|]+ \| ([^|]*)\|$", TEXT, re.M)
+
+MESSAGES = [
+    {"role": "user", "content": "task"},
+    {
+        "role": "assistant",
+        "tool_calls": [{"id": "a", "function": {"name": "bash", "arguments": '{"command": "ls"}'}}],
+    },
+    {"role": "tool", "tool_call_id": "a", "content": "file " * 99},
+] * 9
+
+
+@pytest.mark.parametrize("number", range(len(SNIPPETS)))
+def test_snippets_make_a_policy_that_runs(number: int) -> None:
+    names: dict[str, object] = {"__name__": f"snippet_{number}"}
+    exec(compile(SNIPPETS[number], f"docs/policies.md snippet {number}", "exec"), names)
+    made = [as_policy(value) for value in names.values() if _is_policy(value, number)]
+    assert made
+    for policy in made:
+        policy.propose(Trajectory(messages=MESSAGES))
+
+
+def _is_policy(value: object, number: int) -> bool:
+    """Whether a name of a snippet is a policy made there, or a class of policies defined there."""
+    if isinstance(value, type):
+        return issubclass(value, Policy) and value.__module__ == f"snippet_{number}"
+    return isinstance(value, Policy)
+
+
+def test_options_and_their_defaults_are_documented() -> None:
+    assert len(ROWS) == 5
+    for name, options in ROWS:
+        documented = dict(re.findall(r"`(\w+)(?:=([^`]*))?`", options))
+        policy = parse(name)
+        assert list(documented) == [field for field in type(policy).model_fields if field != "mode"]
+        for field, value in documented.items():
+            assert not value or str(getattr(policy, field)) == value
