@@ -17,7 +17,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +129,7 @@ class Engine:
     @classmethod
     def of(cls, model: LoadedModel, config: EngineConfig | None = None) -> Engine:
         """An engine for a loaded model."""
-        config = config or EngineConfig()
+        config = _with_delimiters(config or EngineConfig(), model)
         size = bytes_per_token(model.facts.layers, model.dtype)
         # A working copy of one whole context, or half the memory, is kept free of slots.
         reserved = min(model.max_len * size, config.kv_bytes // 2)
@@ -263,6 +263,14 @@ class Engine:
             self.pool.release(match.extents)
         microseconds = (time.perf_counter() - started) * 1e6
         return done, microseconds, microseconds / max(1, len(settled.items))
+
+
+def _with_delimiters(config: EngineConfig, model: LoadedModel) -> EngineConfig:
+    """The model's special tokens delimit messages, unless the configuration says what does."""
+    if not config.repair.delimiter or config.repair.delimiter_ids or model.tokenizer is None:
+        return config
+    ids = frozenset(model.tokenizer.all_special_ids)
+    return replace(config, repair=replace(config.repair, delimiter_ids=ids))
 
 
 def _receipt(

@@ -1,12 +1,13 @@
 """Repair: which kept tokens to compute again after a splice.
 
-Values of the suffix are stale where they absorbed the removed text. Measured on small models
-(docs/fidelity.md), what pays for its cost is
+Values of the suffix are stale where they absorbed the removed text. What pays for its cost:
 
 * the *boundary*: the first tokens of each reused run (EPIC, arXiv 2410.15332);
 * *echoes*: suffix tokens inside an n-gram that also occurs in the removed span, found by token
   matching alone; they had copied from text that is gone;
-* the *tail*: the last tokens before the new text, which the next tokens attend to most.
+* the *tail*: the last tokens before the new text, which the next tokens attend to most;
+* *delimiters*: the tokens where messages begin, which gather what came before (off by default:
+  echoes and the tail gained more for their cost).
 """
 
 from __future__ import annotations
@@ -32,12 +33,17 @@ class RepairConfig:
         ngram: length of a match that counts as an echo.
         max_echo: at most so many echo tokens.
         tail: last tokens before the new text; new text counts towards it.
+        delimiter: tokens to recompute from each message delimiter on; 0 for none.
+        delimiter_ids: the tokens that delimit messages; an engine that has a tokenizer takes its
+            special tokens where this is empty.
     """
 
     window: int = 16
     ngram: int = 4
     max_echo: int = 256
     tail: int = 128
+    delimiter: int = 0
+    delimiter_ids: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -72,6 +78,7 @@ def choose_repair(
         "boundary": _boundary(directives, runs, config.window),
         "echo": _echoes(np.asarray(previous, np.int64), directives, runs, config),
         "tail": _tail(runs, config.tail - appended),
+        "delimiter": _delimiters(previous, runs, config),
     }
     chosen: dict[str, frozenset[int]] = {}
     for kind, positions in kinds.items():
@@ -111,6 +118,20 @@ def _tail(runs: Sequence[tuple[int, int, int]], size: int) -> list[int]:
         result.extend(range(low + shift, end + shift))
         size -= end - low
     return result
+
+
+def _delimiters(
+    previous: Sequence[int], runs: Iterable[tuple[int, int, int]], config: RepairConfig
+) -> list[int]:
+    if not config.delimiter:
+        return []
+    return [
+        position + shift
+        for start, end, shift in runs
+        for place in range(start, end)
+        if previous[place] in config.delimiter_ids
+        for position in range(place, min(end, place + config.delimiter))
+    ]
 
 
 def _echoes(

@@ -215,7 +215,8 @@ def test_scattered_repair_equals_recomputing_the_same_tokens_one_by_one(llama, m
     tokens = some_tokens(120) + some_tokens(60) + some_tokens(120, seed=3)
     cut = [Directive(10, 60, (5,), Mode.REPAIR)]
     appended = some_tokens(3, seed=4)
-    config = RepairConfig(window=8, tail=20)
+    ids = frozenset({5, 6})
+    config = RepairConfig(window=8, tail=20, delimiter=3, delimiter_ids=ids)
     _, run = edited(
         engine_of(llama, repair=config, max_segments=max_segments), tokens, cut, appended
     )
@@ -223,6 +224,7 @@ def test_scattered_repair_equals_recomputing_the_same_tokens_one_by_one(llama, m
     assert kinds["boundary"] == 8
     assert kinds["echo"] >= 30
     assert kinds["tail"] > 0
+    assert kinds["delimiter"] > 0
     _, slow = edited(engine_of(llama, repair=config, chunk=1), tokens, cut, appended)
     assert_close(run.logits, slow.logits)
 
