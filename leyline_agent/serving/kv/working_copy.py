@@ -57,6 +57,7 @@ class WorkingCopy:
         valid = _common_length(self._held, wanted)
         if length > self.capacity:
             self._grow(length + _HEADROOM, valid)
+        self._held = wanted[:, :valid]  # should gathering fail, nothing stale is taken for good
         if valid < length:
             self._gather(
                 torch.from_numpy(wanted[0, valid:]), torch.from_numpy(wanted[1, valid:]), valid
