@@ -106,6 +106,7 @@ def lower(
     renderer: Renderer,
     *,
     tools: Sequence[Mapping[str, Any]] = (),
+    edited: Sequence[int] | None = None,
 ) -> Lowering:
     """Directives that turn `previous` into the prompt of the edited messages.
 
@@ -116,12 +117,17 @@ def lower(
         edits: a legal batch in indices of `messages` (`edit.check`).
         renderer: the engine's; called once for the unedited view and once for each edit.
         tools: tool specifications, part of what is rendered.
+        edited: the tokens of the edited messages, where the caller has rendered them: that saves
+            one rendering.
 
     Returns:
         The lowering. Everything behind the leftmost FORGET or undeclared change is FORGET.
     """
-    unedited = renderer.render(messages, tools)
-    found, tokens, unchanged = _diff_each(unedited, messages, edits, renderer, tools)
+    if edited is not None and not edits:
+        unedited = list(edited)
+    else:
+        unedited = renderer.render(messages, tools)
+    found, tokens, unchanged = _diff_each(unedited, messages, edits, renderer, tools, edited)
     held = common_prefix(previous, unedited)
     items = _clip(found, held, len(previous))
     lost = Reason.UNSEEN if held == len(previous) else Reason.UNDECLARED
@@ -138,15 +144,20 @@ def _diff_each(
     edits: Sequence[Edit],
     renderer: Renderer,
     tools: Sequence[Mapping[str, Any]],
+    edited: Sequence[int] | None,
 ) -> tuple[list[Lowered], list[int], list[int]]:
     """Each edit's span in `unedited`, left to right; the edited tokens; edits without effect."""
     found: list[Lowered] = []
     unchanged: list[int] = []
     current, view = unedited, list(messages)
     overlapping = False
-    for index in sorted(range(len(edits)), key=lambda i: edits[i].start, reverse=True):
-        view = apply_edits([edits[index]], view)
-        after = renderer.render(view, tools)
+    order = sorted(range(len(edits)), key=lambda i: edits[i].start, reverse=True)
+    for number, index in enumerate(order, 1):
+        if edited is not None and number == len(order):
+            after = list(edited)
+        else:
+            view = apply_edits([edits[index]], view)
+            after = renderer.render(view, tools)
         right = found[-1].directive.start if found else len(current)
         span = _span(current, after, right)
         current = after

@@ -59,7 +59,8 @@ def plan_chat(
     if base.messages is None:  # made by directives: there are tokens to compare, but no messages
         return _claimed(plain, base, ())
     unedited, edits = _undo(base.messages, messages, commit.edits)
-    lowering = lower(base.sequence.tokens, unedited, edits, renderer, tools=tools)
+    held = base.sequence.tokens
+    lowering = lower(held, unedited, edits, renderer, tools=tools, edited=plain.tokens)
     prompt = Prompt(
         tokens=list(lowering.tokens),
         tenant=tenant,

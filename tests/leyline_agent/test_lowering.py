@@ -69,7 +69,9 @@ def test_directives_give_exactly_the_new_tokens(commit, renderer, cut):
     previous = cached[: max(0, len(cached) - cut)]
     lowering = lower(previous, [*old, *new], edits, renderer)
 
-    assert list(lowering.tokens) == renderer.render(apply_edits(edits, [*old, *new]))
+    after = renderer.render(apply_edits(edits, [*old, *new]))
+    assert list(lowering.tokens) == after
+    assert lower(previous, [*old, *new], edits, renderer, edited=after) == lowering
     kept = len(lowering.tokens) - lowering.appended
     assert apply(previous, lowering.directives) == list(lowering.tokens[:kept])
     told = set(lowering.without) | {i for item in lowering.items for i in item.edits}
