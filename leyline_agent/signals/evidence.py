@@ -112,10 +112,10 @@ def body(content: str) -> str:
     start = 0
     while (match := _OPENINGS.match(content, start)) is not None:
         start = match.end()
-    text = content[start:]
-    while (match := _CLOSINGS.search(text, max(0, len(text) - 400))) is not None:
-        text = text[: match.start()]
-    return text
+    end = len(content)
+    while (match := _CLOSINGS.search(content, max(start, end - 400), end)) is not None:
+        end = match.start()
+    return content[start:end]
 
 
 def exit_code(content: str) -> int | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -11,9 +10,6 @@ from leyline_agent.trajectory import ToolCall
 
 __all__ = ["Invocation", "invocation"]
 
-_FUNCTION = re.compile(r"<function=(\w+)>(.*?)</function>", re.DOTALL)
-_PARAMETER = re.compile(r"<parameter=(\w+)>(.*?)</parameter>", re.DOTALL)
-_FENCE = re.compile(r"^```[\w-]*[ \t]*\n(.*?)^```[ \t]*$", re.DOTALL | re.MULTILINE)
 # The window commands of SWE-agent's text interface; anything else in a fence is shell.
 _WINDOW_TOOLS = frozenset(
     "create edit find_file goto insert open scroll_down scroll_up search_dir search_file "
@@ -39,20 +35,35 @@ def invocation(call: ToolCall) -> Invocation:
 @lru_cache(maxsize=512)
 def _from_text(text: str) -> Invocation:
     """The last call in a message: `<function=...>` XML, or a fenced block of shell."""
-    functions = _FUNCTION.findall(text)
-    if functions:
-        name, body = functions[-1]
-        return Invocation(
-            name, {key: _value(value.strip("\n")) for key, value in _PARAMETER.findall(body)}
-        )
-    blocks = _FENCE.findall(text if text.endswith("\n") else text + "\n")
-    if not blocks:
-        return Invocation("", {})
-    command = blocks[-1].strip()
+    end = text.rfind("</function>")
+    start = text.rfind("<function=", 0, max(end, 0))
+    if start >= 0:
+        name, _, body = text[start + len("<function=") : end].partition(">")
+        return Invocation(name, dict(map(_parameter, body.split("<parameter=")[1:])))
+    command = _last_block(text).strip()
     verb = command.split(maxsplit=1)[0] if command else ""
     if verb in _WINDOW_TOOLS:
         return Invocation(verb, {"text": command})
-    return Invocation("bash", {"command": command})
+    return Invocation("bash", {"command": command}) if command else Invocation("", {})
+
+
+def _last_block(text: str) -> str:
+    """The text of the last closed block between ``` fences; "" when there is none."""
+    last = ""
+    block: list[str] | None = None
+    for line in text.splitlines():
+        if block is None:
+            block = [] if line.startswith("```") else None
+        elif line.rstrip() == "```":
+            last, block = "\n".join(block), None
+        else:
+            block.append(line)
+    return last
+
+
+def _parameter(text: str) -> tuple[str, Any]:
+    name, _, value = text.partition(">")
+    return name, _value(value.partition("</parameter>")[0].strip("\n"))
 
 
 def _value(text: str) -> Any:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import time
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -61,3 +64,24 @@ def test_plain_text(turns: list[str]) -> None:
     trajectory = Trajectory(messages=messages, observations="user")
     assert len(failures(trajectory)) <= len(trajectory.tool_results)
     assert len(stale(trajectory)) <= len(trajectory.tool_results)
+
+
+@pytest.mark.parametrize(
+    "piece",
+    ["```x\n", "<function=a>", "</function>", "<parameter=a>", "$(", "'", '"', "\\", " ", "\n"]
+    + ["<<E\n", "|", "cd a && ", "open('a', 'w');", "x = 'a'\n", "+++ b/a\n", "<exception>"]
+    + ["Traceback (most recent call last)\n", "= 1 failed ", "Error: ", "New string '", "bash-$ "],
+)
+def test_no_text_takes_more_than_linear_time(piece: str) -> None:
+    text = piece * (200_000 // len(piece))
+    function = {"name": "bash", "arguments": json.dumps({"command": text})}
+    native = [
+        {"role": "assistant", "tool_calls": [{"id": "a", "function": function}]},
+        {"role": "tool", "tool_call_id": "a", "content": text},
+    ]
+    spoken = [{"role": "assistant", "content": text}, {"role": "user", "content": text}]
+    started = time.process_time()
+    for trajectory in (Trajectory(native), Trajectory(spoken, observations="user")):
+        failures(trajectory)
+        stale(trajectory)
+    assert time.process_time() - started < 3

@@ -44,9 +44,13 @@ def test_window_commands_are_tools_of_their_own(command: str) -> None:
 
 @pytest.mark.parametrize("text", ["I am done.", "```\n```", "```\nnever closed", ""])
 def test_no_call_can_be_made_out(text: str) -> None:
-    called = spoken(text)
-    assert called.name in ("", "bash")
-    assert not called.arguments.get("command")
+    assert spoken(text) == ("", {})
+
+
+def test_the_last_function_call_counts() -> None:
+    text = "<function=a></function> then <function=b><parameter=x>1</parameter></function>"
+    assert spoken(text) == ("b", {"x": "1"})
+    assert spoken("<function=a><parameter=x>never closed") == ("", {})
 
 
 def test_a_call_without_name_or_text_is_none() -> None:
