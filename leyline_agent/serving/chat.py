@@ -41,12 +41,15 @@ class ChatService:
         engine: the engine; this service makes room in it by giving up idle sessions.
         name: the model's name in answers.
         tokenizer: the model's.
+        chat: a renderer of that tokenizer, to share what it remembers; made when None.
     """
 
-    def __init__(self, engine: Engine, name: str, tokenizer: Any) -> None:
+    def __init__(
+        self, engine: Engine, name: str, tokenizer: Any, chat: ChatRenderer | None = None
+    ) -> None:
         self.engine = engine
         self.name = name
-        self.chat = ChatRenderer(tokenizer)
+        self.chat = chat or ChatRenderer(tokenizer)
         self.sessions = SessionStore()
         self._one_at_a_time = threading.Lock()  # whole completions; streams may interleave
         self._edited: CachedSequence | None = None
