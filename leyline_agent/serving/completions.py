@@ -12,6 +12,7 @@ from leyline_agent.serving.chat import ChatService, Step, head
 from leyline_agent.serving.chat_turn import tell, usage
 from leyline_agent.serving.engine import Run
 from leyline_agent.serving.generate import Generation
+from leyline_agent.serving.render import well_formed
 from leyline_agent.serving.sessions import EngineSession, Version
 from leyline_agent.serving.turns import Turn, plan_tokens
 from leyline_agent.serving.wire import CompletionRequest, TokenCommit
@@ -69,8 +70,9 @@ def completion_steps(
 
 
 def _tokens(service: ChatService, request: CompletionRequest) -> list[int]:
-    prompt = request.prompt
-    tokens = service.chat.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
+    tokens = request.prompt
+    if isinstance(tokens, str):
+        tokens = service.chat.tokenizer.encode(well_formed(tokens))
     if not tokens:
         raise InvalidRequest("the prompt is empty; send some text or token ids")
     service.check_ids(tokens)

@@ -17,9 +17,9 @@ from typing import Any
 from leyline_agent import message as message_module
 from leyline_agent.errors import InvalidRequest
 from leyline_agent.message import Message
-from leyline_agent.serving.tool_calls import plain_messages
+from leyline_agent.serving.tool_calls import native_messages, plain_messages
 
-__all__ = ["ChatRenderer", "Replies", "SessionRenderer"]
+__all__ = ["ChatRenderer", "Replies", "SessionRenderer", "well_formed"]
 
 ReplyKey = tuple[str, tuple[tuple[str, str, str], ...]]
 _CACHED_PIECES = 16384
@@ -94,14 +94,13 @@ class ChatRenderer:
         Raises:
             InvalidRequest: the template refuses these messages.
         """
-        shown: Sequence[Message] = messages
-        native_tools: list[Any] | None = list(tools) or None
-        if not self.tools_native:
-            shown, native_tools = plain_messages(messages, tools), None
-        return self._apply(shown, native_tools)
+        if self.tools_native:
+            return self._apply(native_messages(messages), list(tools) or None)
+        return self._apply(plain_messages(messages, tools), None)
 
     def encode(self, text: str) -> list[int]:
         """The ids of rendered text; equal to encoding it whole."""
+        text = well_formed(text)
         ids: list[int] = []
         if self._added is None:
             return list(self._encode(text))
@@ -216,6 +215,11 @@ class ChatRenderer:
         if behind and behind[0] in self.tokenizer.added_tokens_decoder:
             stops.add(behind[0])
         return frozenset(stop for stop in stops if stop is not None)
+
+
+def well_formed(text: str) -> str:
+    """The text with U+FFFD for halves of surrogate pairs, which JSON can hold and no encoding."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 @dataclass(frozen=True)

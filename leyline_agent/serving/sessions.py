@@ -100,6 +100,9 @@ class SessionStore:
     def __iter__(self) -> Iterator[EngineSession]:
         return iter(list(self._sessions.values()))
 
+    def __len__(self) -> int:
+        return len(self._sessions)
+
     def find(self, tenant: str, session_id: str) -> EngineSession | None:
         """The session, marked as used now."""
         session = self._sessions.get((tenant, session_id))

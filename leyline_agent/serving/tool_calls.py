@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from leyline_agent.message import Message
 from leyline_agent.serving.detokenize import overlap
 
-__all__ = ["Reply", "ToolCallParser", "parse_reply", "plain_messages"]
+__all__ = ["Reply", "ToolCallParser", "native_messages", "parse_reply", "plain_messages"]
 
 ToolCall = dict[str, Any]
 """One entry of an OpenAI message's `tool_calls`."""
@@ -234,6 +234,32 @@ def plain_messages(
         return [{"role": "system", "content": declared}, *plain]
     system = "\n\n".join(part for part in (plain[0]["content"], declared) if part)
     return [{"role": "system", "content": system}, *plain[1:]]
+
+
+def native_messages(messages: Sequence[Message]) -> list[Message]:
+    """Messages as chat templates with tool support expect them.
+
+    Content is text, or None where there is none; arguments of calls are objects, not JSON text.
+    """
+    return [_native(message) for message in messages]
+
+
+def _native(message: Message) -> Message:
+    content, calls = message.get("content"), message.get("tool_calls")
+    native = dict(message)
+    if content is not None:
+        native["content"] = _text(content)
+    if calls:
+        native["tool_calls"] = [_with_object(call) for call in calls]
+    return native
+
+
+def _with_object(call: Mapping[str, Any]) -> ToolCall:
+    function = dict(call.get("function") or {})
+    arguments = function.get("arguments")
+    if isinstance(arguments, str) and (value := _object(arguments)) is not None:
+        function["arguments"] = value
+    return {**call, "function": function}
 
 
 def _plain(message: Message) -> Message:

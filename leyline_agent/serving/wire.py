@@ -8,8 +8,19 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from leyline_agent.adapter import Commit
 from leyline_agent.directive import Directive, Mode
+from leyline_agent.errors import (
+    ContextOverflow,
+    InvalidRequest,
+    InvalidSpan,
+    LeylineError,
+    OutOfSlots,
+    OverlappingSpans,
+    StaleSession,
+    UnknownSession,
+)
 
 __all__ = [
+    "ERROR_CODES",
     "ChatRequest",
     "CompletionRequest",
     "DirectivesRequest",
@@ -17,7 +28,25 @@ __all__ = [
     "SamplingRequest",
     "TokenCommit",
     "WireDirective",
+    "error_code",
 ]
+
+ERROR_CODES: dict[str, type[LeylineError]] = {
+    "context_length_exceeded": ContextOverflow,  # as OpenAI calls it
+    "invalid_request": InvalidRequest,
+    "invalid_span": InvalidSpan,
+    "out_of_slots": OutOfSlots,
+    "overlapping_spans": OverlappingSpans,
+    "stale_session": StaleSession,
+    "unknown_session": UnknownSession,
+}
+"""The `code` of an error body, for each error a client can tell apart."""
+
+
+def error_code(error: LeylineError) -> str:
+    """The code of an error; "engine_error" for one no client can mend."""
+    kinds = (code for code, kind in ERROR_CODES.items() if isinstance(error, kind))
+    return next(kinds, "engine_error")
 
 
 class SamplingRequest(BaseModel):

@@ -1,0 +1,96 @@
+"""OpenAI's endpoints that generate: chat completions and text completions."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import AsyncIterator, Generator
+from typing import Any
+
+from fastapi import APIRouter, HTTPException, Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+
+from leyline_agent.errors import LeylineError
+from leyline_agent.serving.chat import Step
+from leyline_agent.serving.completions import completion_steps
+from leyline_agent.serving.server.desk import Desk, TheDesk, Work
+from leyline_agent.serving.server.problems import error_body
+from leyline_agent.serving.server.tenant import Tenant
+from leyline_agent.serving.wire import ChatRequest, CompletionRequest, SamplingRequest
+
+__all__ = ["router"]
+
+logger = logging.getLogger("leyline.serving")
+
+router = APIRouter(prefix="/v1")
+
+_CLIENT_CLOSED_REQUEST = 499  # nobody reads it
+
+
+@router.post("/chat/completions")
+async def chat_completions(
+    body: ChatRequest, request: Request, desk: TheDesk, tenant: Tenant
+) -> Response:
+    """A chat completion, at once or streamed."""
+    steps = desk.service.steps(body, tenant, stream=body.stream)
+    return await _answer(desk, body, request, steps)
+
+
+@router.post("/completions")
+async def completions(
+    body: CompletionRequest, request: Request, desk: TheDesk, tenant: Tenant
+) -> Response:
+    """A text completion, at once or streamed."""
+    steps = completion_steps(desk.service, body, tenant, stream=body.stream)
+    return await _answer(desk, body, request, steps)
+
+
+async def _answer(
+    desk: Desk,
+    body: SamplingRequest,
+    request: Request,
+    steps: Generator[Step, None, None],
+) -> Response:
+    check_model(desk, body.model)
+    work = desk.work(request, steps)
+    try:
+        bodies = aiter(work)
+        # A prompt that cannot be served says so by its status, streamed or not.
+        first = await anext(bodies, None)
+    except BaseException:
+        work.cancel()
+        raise
+    if first is None:
+        return Response(status_code=_CLIENT_CLOSED_REQUEST)
+    if not body.stream:
+        return JSONResponse(first)
+    headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+    return StreamingResponse(_events(work, first, bodies), 200, headers, "text/event-stream")
+
+
+def check_model(desk: Desk, name: str) -> None:
+    """Accept the served model's name, or none; 404 for another."""
+    served = desk.service.name
+    if name not in ("", served):
+        raise HTTPException(404, f"the model {name!r} is not served here; {served!r} is")
+
+
+async def _events(
+    work: Work, first: dict[str, Any], rest: AsyncIterator[dict[str, Any]]
+) -> AsyncIterator[str]:
+    """Server-sent events; an error on the way is the last one."""
+    try:
+        yield _event(first)
+        async for body in rest:
+            yield _event(body)
+    except Exception as error:  # the status is sent already
+        if not isinstance(error, LeylineError):
+            logger.exception("a stream broke off")
+        yield _event(error_body(error))
+    finally:
+        work.cancel()
+    yield "data: [DONE]\n\n"
+
+
+def _event(body: dict[str, Any]) -> str:
+    return f"data: {json.dumps(body, ensure_ascii=False, separators=(',', ':'))}\n\n"

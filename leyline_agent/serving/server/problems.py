@@ -1,0 +1,107 @@
+"""Problems: every error becomes an OpenAI error body with a status that fits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from leyline_agent.errors import (
+    ContextOverflow,
+    EditError,
+    InvalidRequest,
+    LeylineError,
+    OutOfSlots,
+    StaleSession,
+    UnknownSession,
+)
+from leyline_agent.serving.wire import error_code
+
+__all__ = ["add_handlers", "error_body", "status_of"]
+
+_STATUS: tuple[tuple[type[Exception], int], ...] = (
+    (EditError, 400),
+    (InvalidRequest, 400),
+    (ContextOverflow, 400),
+    (UnknownSession, 404),
+    (StaleSession, 409),
+    (OutOfSlots, 503),
+)
+_RETRY_AFTER = "1"  # seconds
+
+
+def status_of(error: Exception) -> int:
+    """The HTTP status of an error; 500 for what no client can mend."""
+    return next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
+
+
+def error_body(error: Exception) -> dict[str, Any]:
+    """The OpenAI error body. Of an error nobody foresaw only the log tells more."""
+    if not isinstance(error, LeylineError):
+        return _body(500, "the server failed; its log says more", "internal_error")
+    return _body(status_of(error), str(error), error_code(error))
+
+
+def add_handlers(app: FastAPI) -> None:
+    """Answer every error of an application this way."""
+    app.add_exception_handler(LeylineError, _on_error)
+    app.add_exception_handler(Exception, _on_error)
+    app.add_exception_handler(RequestValidationError, _on_invalid)
+    app.add_exception_handler(HTTPException, _on_http)
+
+
+async def _on_error(request: Request, error: Exception) -> JSONResponse:
+    status = status_of(error)
+    headers = {"Retry-After": _RETRY_AFTER} if status == 503 else None
+    return JSONResponse(error_body(error), status, headers)
+
+
+async def _on_invalid(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    problems = error.errors()
+    if isinstance(error.body, bytes):  # nobody parsed it
+        message = "the body is not read as JSON; send it with Content-Type: application/json"
+        return JSONResponse(_body(400, message, "invalid_body"), 400)
+    shown = "; ".join(_readable(problem) for problem in problems[:5])
+    more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
+    param = _place(problems[0]["loc"]) or None
+    return JSONResponse(_body(400, shown + more, "invalid_body", param), 400)
+
+
+async def _on_http(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    status = error.status_code
+    detail = error.detail
+    if status == 404 and detail == "Not Found":
+        detail = f"there is no {request.url.path} here"
+    elif status == 405:
+        detail = f"{request.url.path} does not take {request.method}"
+    code = "model_not_found" if detail.startswith("the model ") else "not_found"
+    return JSONResponse(_body(status, detail, code), status, error.headers)
+
+
+def _readable(problem: dict[str, Any]) -> str:
+    """`leyline.edits[0].mode: Input should be ..., not 'x'`."""
+    if problem["type"] == "json_invalid":
+        return f"the body is not JSON: {problem['ctx']['error']} at character {problem['loc'][-1]}"
+    message = problem["msg"].removeprefix("Value error, ")
+    given = problem.get("input")
+    shown = (
+        f", not {given!r}" if isinstance(given, str | int | float) and len(repr(given)) < 80 else ""
+    )
+    return f"{_place(problem['loc']) or 'body'}: {message}{shown}"
+
+
+def _place(location: Sequence[str | int]) -> str:
+    """Where in the body, as one would write it in code."""
+    parts = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in location[1:]]
+    return "".join(parts).removeprefix(".")
+
+
+def _body(status: int, message: str, code: str | None, param: str | None = None) -> dict[str, Any]:
+    kind = "invalid_request_error" if status < 500 else "server_error"
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}

@@ -1,0 +1,199 @@
+"""`/v1/chat/completions` as an OpenAI client sees it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+
+from leyline_agent.receipt import Receipt
+from leyline_agent.serving.chat import ChatService
+
+URL = "/v1/chat/completions"
+MESSAGES = [
+    {"role": "system", "content": "You are a careful programmer."},
+    {"role": "user", "content": "Read the file again and run the tests."},
+]
+
+
+def chat(**more: Any) -> dict[str, Any]:
+    return {"messages": MESSAGES, "temperature": 0, "max_tokens": 12, **more}
+
+
+def events(response: httpx.Response) -> list[Any]:
+    """The bodies of a stream of server-sent events; the end marker is checked and dropped."""
+    lines = [line for line in response.text.split("\n\n") if line]
+    assert all(line.startswith("data: ") for line in lines)
+    assert lines[-1] == "data: [DONE]"
+    return [json.loads(line.removeprefix("data: ")) for line in lines[:-1]]
+
+
+async def test_a_completion_has_openais_shape(client: httpx.AsyncClient) -> None:
+    response = await client.post(URL, json=chat(model="tiny"))
+    assert response.status_code == 200
+    body = response.json()
+    assert body["object"] == "chat.completion"
+    assert body["model"] == "tiny"
+    [choice] = body["choices"]
+    assert choice["message"]["role"] == "assistant"
+    assert isinstance(choice["message"]["content"], str)
+    assert choice["finish_reason"] in ("stop", "length")
+    usage = body["usage"]
+    assert usage["completion_tokens"] == 12
+    assert usage["total_tokens"] == usage["prompt_tokens"] + 12
+    receipt = Receipt.model_validate(body["leyline"])
+    assert receipt.prompt == usage["prompt_tokens"] == receipt.prefilled
+
+
+async def test_the_same_prompt_again_is_reused(client: httpx.AsyncClient) -> None:
+    first = (await client.post(URL, json=chat())).json()
+    again = (await client.post(URL, json=chat())).json()
+    prompt = first["usage"]["prompt_tokens"]
+    assert first["usage"]["prompt_tokens_details"] == {"cached_tokens": 0}
+    assert again["usage"]["prompt_tokens_details"] == {"cached_tokens": prompt - 1}
+    assert again["choices"][0]["message"] == first["choices"][0]["message"]
+
+
+async def test_a_stream_says_the_same_as_a_completion(client: httpx.AsyncClient) -> None:
+    whole = (await client.post(URL, json=chat())).json()
+    response = await client.post(URL, json=chat(stream=True))
+    assert response.headers["content-type"].startswith("text/event-stream")
+    chunks = events(response)
+    deltas = [chunk["choices"][0]["delta"] for chunk in chunks]
+    assert deltas[0] == {"role": "assistant", "content": ""}
+    said = "".join(delta.get("content", "") for delta in deltas)
+    assert said == whole["choices"][0]["message"]["content"]
+    assert {chunk["object"] for chunk in chunks} == {"chat.completion.chunk"}
+    assert len({chunk["id"] for chunk in chunks}) == 1
+    assert chunks[-1]["choices"][0]["finish_reason"] == whole["choices"][0]["finish_reason"]
+    assert Receipt.model_validate(chunks[-1]["leyline"]).prompt == whole["usage"]["prompt_tokens"]
+    assert not any("usage" in chunk for chunk in chunks)
+
+
+async def test_a_stream_ends_with_usage_where_asked_for(client: httpx.AsyncClient) -> None:
+    whole = (await client.post(URL, json=chat())).json()
+    options = {"include_usage": True}
+    chunks = events(await client.post(URL, json=chat(stream=True, stream_options=options)))
+    assert all(chunk["usage"] is None for chunk in chunks[:-1])
+    assert chunks[-1]["choices"] == []
+    assert chunks[-1]["usage"]["completion_tokens"] == whole["usage"]["completion_tokens"]
+    assert "leyline" in chunks[-1]
+    assert "leyline" not in chunks[-2]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_logprobs_come_a_token_each(client: httpx.AsyncClient, stream: bool) -> None:
+    response = await client.post(URL, json=chat(logprobs=True, top_logprobs=2, stream=stream))
+    bodies = events(response) if stream else [response.json()]
+    entries = [
+        entry
+        for body in bodies
+        for choice in body["choices"]
+        for entry in (choice.get("logprobs") or {"content": []})["content"]
+    ]
+    assert len(entries) == 12
+    assert all(len(entry["top_logprobs"]) == 2 for entry in entries)
+    assert all(entry["logprob"] <= 0 for entry in entries)
+
+
+async def test_a_stop_string_ends_the_reply(client: httpx.AsyncClient) -> None:
+    whole = (await client.post(URL, json=chat())).json()["choices"][0]["message"]["content"]
+    stop = whole[5:7]
+    body = (await client.post(URL, json=chat(stop=[stop]))).json()
+    assert body["choices"][0]["message"]["content"] == whole[: whole.index(stop)]
+    assert body["choices"][0]["finish_reason"] == "stop"
+
+
+async def test_another_model_is_not_found(client: httpx.AsyncClient) -> None:
+    response = await client.post(URL, json=chat(model="gpt-4o"))
+    assert response.status_code == 404
+    error = response.json()["error"]
+    assert error["code"] == "model_not_found"
+    assert "'gpt-4o'" in error["message"]
+    assert "'tiny'" in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("change", "param", "words"),
+    [
+        ({"messages": []}, "messages", "at least 1 item"),
+        ({"messages": [{"content": "x"}]}, "messages", "message 0 has no role"),
+        ({"temperature": -1}, "temperature", "greater than or equal to 0, not -1"),
+        ({"max_tokens": "many"}, "max_tokens", "valid integer"),
+        ({"n": 2}, "n", "less than or equal to 1, not 2"),
+        ({"presence_penalty": 0.5}, "presence_penalty", "not 0.5"),
+        ({"tool_choice": "required"}, "tool_choice", "use 'auto' or 'none'"),
+        ({"response_format": {"type": "json_object"}}, "response_format", "plain text"),
+        ({"leyline": {"session": "s", "oops": 1}}, "leyline.oops", "not permitted"),
+        (
+            {"leyline": {"session": "s", "edits": [{"messages": [1, 2], "count": 1, "mode": "x"}]}},
+            "leyline.edits[0].mode",
+            "'amortize', 'repair' or 'forget', not 'x'",
+        ),
+    ],
+)
+async def test_a_bad_body_says_where_and_what(
+    client: httpx.AsyncClient, change: dict[str, Any], param: str, words: str
+) -> None:
+    response = await client.post(URL, json=chat(**change))
+    assert response.status_code == 400
+    error = response.json()["error"]
+    assert error["type"] == "invalid_request_error"
+    assert error["param"] == param
+    assert param in error["message"]
+    assert words in error["message"]
+
+
+async def test_a_body_that_is_not_json(client: httpx.AsyncClient) -> None:
+    headers = {"content-type": "application/json"}
+    response = await client.post(URL, content='{"messages": [', headers=headers)
+    assert response.status_code == 400
+    assert "not JSON" in response.json()["error"]["message"]
+
+
+async def test_a_body_of_another_type_says_what_to_send(client: httpx.AsyncClient) -> None:
+    headers = {"content-type": "application/x-www-form-urlencoded"}  # curl -d without a header
+    response = await client.post(URL, content=json.dumps(chat()), headers=headers)
+    assert response.status_code == 400
+    assert "Content-Type: application/json" in response.json()["error"]["message"]
+
+
+async def test_an_unknown_path_and_method(client: httpx.AsyncClient) -> None:
+    missing = await client.post("/v1/embeddings", json={})
+    assert missing.status_code == 404
+    assert "/v1/embeddings" in missing.json()["error"]["message"]
+    wrong = await client.get(URL)
+    assert wrong.status_code == 405
+    assert "GET" in wrong.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_prompt_over_the_context(client: httpx.AsyncClient, stream: bool) -> None:
+    long = [{"role": "user", "content": "error in line 12 " * 2000}]
+    response = await client.post(URL, json=chat(messages=long, stream=stream))
+    assert response.status_code == 400
+    error = response.json()["error"]
+    assert error["code"] == "context_length_exceeded"
+    assert "4096" in error["message"]
+    assert (await client.post(URL, json=chat())).status_code == 200
+
+
+async def test_messages_the_template_refuses(
+    tiny_service: ChatService, client: httpx.AsyncClient
+) -> None:
+    refusing = "{% if messages[-1]['role'] != 'user' %}{{ raise_exception('no user') }}{% endif %}"
+    tiny_service.chat.template = refusing + tiny_service.chat.template
+    answered = [*MESSAGES, {"role": "assistant", "content": "Done."}]
+    response = await client.post(URL, json=chat(messages=answered))
+    assert response.status_code == 400
+    assert "no user" in response.json()["error"]["message"]
+    assert (await client.post(URL, json=chat())).status_code == 200
+
+
+async def test_text_no_encoding_holds(client: httpx.AsyncClient) -> None:
+    body = json.dumps(chat(messages=[{"role": "user", "content": "half a pair: \ud800"}]))
+    headers = {"content-type": "application/json"}
+    response = await client.post(URL, content=body, headers=headers)
+    assert response.status_code == 200
