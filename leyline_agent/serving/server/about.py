@@ -49,7 +49,7 @@ async def health(desk: TheDesk) -> dict[str, Any]:
         "version": __version__,
         "model": service.name,
         "busy": not idle,
-        "waiting": desk.waiting,
+        "in_flight": desk.in_flight,
         "sessions": len(service.sessions),
         "pool": _pool(service.engine),
         "tree_tokens": desk.tree_tokens,

@@ -40,7 +40,7 @@ class Desk:
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
-    def waiting(self) -> int:
+    def in_flight(self) -> int:
         """How many completions are being worked on or wait for their turn."""
         return len(self._tasks)
 
