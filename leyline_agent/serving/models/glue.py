@@ -57,7 +57,7 @@ def _attention(
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     layer: Any = module.layer_idx
     out = leyline(layer, query[0], key[0], value[0], scale, options)
-    return out[None], None
+    return out.contiguous()[None], None  # contiguous, as some models take it for granted
 
 
 def _no_mask(*args: Any, **kwargs: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import struct
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +18,8 @@ from torch import nn
 from leyline_agent.errors import UnsupportedModel
 from leyline_agent.serving.models.embedded import data_dir
 from leyline_agent.serving.models.glue import ATTENTION, register
-from leyline_agent.serving.models.probe import ModelFacts, probe
+from leyline_agent.serving.models.probe import ModelFacts, probe, text_config
+from leyline_agent.serving.models.selfcheck import check_seam
 
 __all__ = ["LoadedModel", "load_model", "load_tokenizer", "pick_dtype"]
 
@@ -25,6 +27,18 @@ logger = logging.getLogger("leyline.serving")
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 GGUF_MAGIC = b"GGUF"
+# What transformers' readers raise when they are given a damaged file.
+_DAMAGED = (
+    OSError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    OverflowError,
+    RuntimeError,
+    struct.error,
+    SafetensorError,
+)
 
 
 @dataclass(frozen=True)
@@ -65,17 +79,26 @@ def load_model(source: str | Path, *, dtype: str = "auto", name: str | None = No
     model, tokenizer = _dense(source, kind) if _is_gguf(source) else _load(source, {}, kind)
     model.eval().requires_grad_(False)
     facts = probe(model)
+    check_seam(model)
     if facts.refusal is not None:
         logger.warning("%s: edits will re-prefill: %s", source, facts.detail)
-    config = model.config.get_text_config()
     return LoadedModel(
         name=name or Path(str(source)).stem,
         model=model,
         tokenizer=tokenizer,
         facts=facts,
-        max_len=int(getattr(config, "max_position_embeddings", 2048)),
+        max_len=_max_len(text_config(model)),
         dtype=kind,
     )
+
+
+def _max_len(config: Any) -> int:
+    """The context length; for LongRoPE what it has before it switches frequencies."""
+    longest = int(getattr(config, "max_position_embeddings", 2048))
+    rope = getattr(config, "rope_parameters", None) or {}
+    if rope.get("rope_type") == "longrope":
+        return min(longest, int(rope.get("original_max_position_embeddings") or longest))
+    return longest
 
 
 def load_tokenizer(source: str | Path) -> Any:
@@ -164,8 +187,11 @@ def _load(source: str | Path, options: dict[str, Any], dtype: torch.dtype) -> tu
         model = AutoModelForCausalLM.from_pretrained(
             source, dtype=dtype, attn_implementation=ATTENTION, **options
         )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise UnsupportedModel(f"cannot load {source}: {error}") from error
+    except _DAMAGED as error:
+        why = f"{type(error).__name__}: {error}"
+        if isinstance(error, KeyError) and error.args == (ATTENTION,):
+            why = "its architecture takes no attention function"
+        raise UnsupportedModel(f"cannot load {_shown(source, options)}: {why}") from error
     file = {k: v for k, v in options.items() if k == "gguf_file"}
     return model, _tokenizer(source, file)
 
@@ -175,8 +201,16 @@ def _tokenizer(source: str | Path, options: dict[str, Any]) -> Any:
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
-    except (OSError, ValueError, KeyError) as error:
-        raise UnsupportedModel(f"cannot read a tokenizer from {source}: {error}") from error
+    except _DAMAGED as error:
+        why = f"{type(error).__name__}: {error}"
+        shown = _shown(source, options)
+        raise UnsupportedModel(f"cannot read a tokenizer from {shown}: {why}") from error
     if not tokenizer.is_fast:
         raise UnsupportedModel(f"{source}: only fast tokenizers (tokenizer.json) are supported")
     return tokenizer
+
+
+def _shown(source: str | Path, options: dict[str, Any]) -> str:
+    """What was being read, for an error message."""
+    file = options.get("gguf_file")
+    return f"{Path(source, file)} (damaged, or fetched in part?)" if file else str(source)

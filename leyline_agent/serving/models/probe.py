@@ -8,6 +8,7 @@ That settles pairing, partial rotary, learned positions and position-free layers
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -18,10 +19,12 @@ from leyline_agent.errors import UnsupportedModel
 from leyline_agent.receipt import Reason
 from leyline_agent.serving.models.rope import Pairing, RopeSpec
 
-__all__ = ["KVShape", "ModelFacts", "probe"]
+__all__ = ["KVShape", "ModelFacts", "forward", "probe", "text_config"]
 
 # Inverse frequencies of these kinds do not depend on the length (transformers' rope types).
 FIXED_ROPE_KINDS = frozenset({"default", "linear", "llama3", "yarn"})
+# Kinds of layers whose attention the engine computes (transformers' layer types).
+ATTENTION_LAYER_KINDS = frozenset({"full_attention", "sliding_attention"})
 _PAIRINGS: tuple[Pairing, ...] = ("half", "interleaved")
 _POSITION, _DELTA = 5, 37
 _TOLERANCE = {torch.float32: 1e-4, torch.float16: 5e-3, torch.bfloat16: 3e-2}
@@ -76,13 +79,12 @@ def probe(model: nn.Module) -> ModelFacts:
     Raises:
         UnsupportedModel: layers without a KV cache of their own, or attention the engine lacks.
     """
-    config = _text_config(model)
+    config = text_config(model)
     first, second = _Capture(), _Capture()
-    for capture, position in ((first, _POSITION), (second, _POSITION + _DELTA)):
-        ids = torch.tensor([[1]])
-        where = torch.tensor([[position]])
-        model(input_ids=ids, position_ids=where, use_cache=False, leyline=capture)
+    forward(model, [1], start=_POSITION, leyline=first)
+    forward(model, [1], start=_POSITION + _DELTA, leyline=second)
     _check_layers(config, first)
+    _check_windows(config, first)
     layers = tuple(
         KVShape(
             heads=first.keys[i].shape[0],
@@ -96,9 +98,29 @@ def probe(model: nn.Module) -> ModelFacts:
     return ModelFacts(layers, rope, refusal, detail)
 
 
-def _text_config(model: nn.Module) -> Any:
+def text_config(model: nn.Module) -> Any:
+    """The configuration of a model's language part."""
     config: Any = model.config
     return config.get_text_config() if hasattr(config, "get_text_config") else config
+
+
+def forward(model: nn.Module, ids: Sequence[int], start: int = 0, **attend: Any) -> Tensor:
+    """Float32 logits [len(ids), vocab] of tokens at positions start..
+
+    Raises:
+        UnsupportedModel: the model's code does not run on the engine's attention.
+    """
+    where = torch.arange(start, start + len(ids))[None]
+    inputs = {"input_ids": torch.tensor([ids]), "position_ids": where}
+    try:
+        out = model(**inputs, use_cache=False, logits_to_keep=0, **attend)
+    except (RuntimeError, TypeError, ValueError, AttributeError, LookupError) as error:
+        raise UnsupportedModel(
+            f"{text_config(model).model_type}: its code does not run on the engine's attention "
+            f"({type(error).__name__}: {error}); serve this model with another engine"
+        ) from error
+    logits: Tensor = out.logits[0].float()
+    return logits
 
 
 def _check_layers(config: Any, capture: _Capture) -> None:
@@ -116,6 +138,30 @@ def _check_layers(config: Any, capture: _Capture) -> None:
                     f"{config.model_type}: attention with {name!r} is not supported; "
                     "serve this model with another engine"
                 )
+
+
+def _check_windows(config: Any, capture: _Capture) -> None:
+    """Refuse layers that hide keys in a way the engine is not told of."""
+    kinds = list(getattr(config, "layer_types", None) or [])
+    windows = [capture.options[i].get("sliding_window") for i in sorted(capture.options)]
+    unknown = sorted(set(kinds) - ATTENTION_LAYER_KINDS)
+    if unknown:
+        raise UnsupportedModel(
+            f"{config.model_type}: layers of kind {', '.join(unknown)} are not supported; "
+            "serve this model with another engine"
+        )
+    if kinds:
+        told = zip(kinds, windows, strict=True)
+        hidden = any(kind == "sliding_attention" and window is None for kind, window in told)
+    else:
+        used = getattr(config, "use_sliding_window", True)
+        declared = getattr(config, "sliding_window", None) if used else None
+        hidden = declared is not None and not any(windows)
+    if hidden:
+        raise UnsupportedModel(
+            f"{config.model_type}: its sliding window is not passed on to attention; "
+            "serve this model with another engine"
+        )
 
 
 def _movable(
