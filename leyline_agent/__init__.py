@@ -1,8 +1,8 @@
 """Leyline: policies outside the engine edit an agent's cached context.
 
-    session = leyline.Session(policies="truncate_older_than:n=2,max_chars=200")
-    turn = session.begin(messages)
-    turn.finish(client.chat.completions.create(model="m", **turn.request))
+    @leyline.wrap(policies="truncate_older_than:n=2,max_chars=200")
+    def run_agent(task):
+        ...  # calls litellm or an OpenAI client as before
 
 All public names are here; what is imported from a module below may change without notice.
 """
@@ -40,6 +40,8 @@ from leyline_agent.receipt import EditReceipt, Reason, Receipt
 from leyline_agent.session import Session
 from leyline_agent.trajectory import ToolCall, ToolResult, Trajectory
 from leyline_agent.turn import Turn
+from leyline_agent.wrap import wrap
+from leyline_agent.wrapping.scope import current_session
 
 __all__ = [
     "Adapter",
@@ -79,8 +81,10 @@ __all__ = [
     "UnsupportedMode",
     "UnsupportedModel",
     "__version__",
+    "current_session",
     "policy",
     "transform",
+    "wrap",
 ]
 
 logging.getLogger("leyline").addHandler(logging.NullHandler())

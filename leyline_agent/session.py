@@ -120,6 +120,7 @@ class Session:
         self._pinned = pinned
         self._pins: set[tuple[int, str]] = set()
         self._lock = threading.RLock()
+        self._num_open = 0
         self._declared: list[Edit] = []
         self._skipped: deque[Skipped] = deque(maxlen=MAX_SKIPPED)
         self._counts = {"failed": 0, "edits": 0, "skipped": 0, "policy_ms": 0.0}
@@ -161,6 +162,7 @@ class Session:
             except BaseException:
                 self._release(prepared)
                 raise
+            self._num_open += 1
             return Turn(self, prepared, ready)
 
     def edit_ahead(self, tools: Sequence[Mapping[str, Any]] | None = None) -> Receipt | None:
@@ -244,9 +246,9 @@ class Session:
         chars = made.seen.chars - (Trajectory([reply.message]).chars if reply else 0)
         self._chars_per_token = accounting.calibrated(self._chars_per_token, chars, receipt.prompt)
         if self._journal:
-            self._journal.committed(draft, prepared.proposal, made, receipt)
             if gone.places:
                 self._journal.redact(gone.places, gone.stubs)
+            self._journal.committed(draft, prepared.proposal, made, receipt)
         return receipt
 
     def _fail(self, prepared: Prepared, error: BaseException | str | None) -> None:
@@ -327,6 +329,11 @@ class Session:
     def id(self) -> str:
         """The session's name on the wire."""
         return self._state.id
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no turn waits for its answer."""
+        return self._num_open == 0
 
     @property
     def version(self) -> int:

@@ -109,3 +109,4 @@ class Turn:
                     "already; begin a new one"
                 )
             self._open = False
+            self._session._num_open -= 1

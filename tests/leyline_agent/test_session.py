@@ -1,24 +1,19 @@
-import logging
 import threading
 
 import pytest
 
 from leyline_agent import (
-    AdapterError,
     Edit,
-    EngineUnavailable,
-    InvalidSpan,
     LeylineError,
     Mode,
     Policy,
-    Reason,
     Session,
     StaleSession,
     TrajectoryError,
     policy,
 )
 from leyline_agent.message import copy, digest, view_digest
-from leyline_agent.testing import DeterministicModel, MockAdapter, tool_call
+from leyline_agent.testing import tool_call
 
 SYSTEM = {"role": "system", "content": "You fix bugs."}
 TASK = {"role": "user", "content": "Fix the bug."}
@@ -282,229 +277,6 @@ def test_malformed_messages_are_refused(messages, problem):
         Session().begin(messages)
 
 
-def test_a_policy_that_raises_costs_its_own_edits_of_one_turn(caplog):
-    @policy
-    def broken(trajectory):
-        yield Edit(2, 4)
-        if len(trajectory.messages) < 8:
-            raise ValueError("no idea")
-
-    session = Session([broken, Stub()])
-    with caplog.at_level(logging.WARNING, "leyline"):
-        messages = run(session, 3)
-    assert "no idea" in caplog.text
-    assert [e.policy for e in session.edits] == ["stub"]
-    assert {(s.policy, s.kind) for s in session.skipped} == {("broken", "ValueError")}
-    assert [e.policy for e in session.begin(messages).edits] == ["broken", "stub"]
-
-
-def test_illegal_edits_are_skipped_one_by_one():
-    @policy
-    def wild(trajectory):
-        if len(trajectory.messages) == 8:
-            yield Edit(0, 1)
-            yield Edit(2, 3)
-            yield Edit(5, 6, ({**trajectory.messages[5], "content": "fine"},))
-            yield Edit(70, 71)
-            yield Edit(7, 8, ("text",))
-            yield Edit(5, 6, ({**trajectory.messages[5], "content": "twice"},))
-
-    session = Session(wild)
-    messages = run(session, 3)
-    turn = session.begin(messages)
-    assert [(e.start, e.end) for e in turn.edits] == [(5, 6)]
-    assert {(s.where, s.kind) for s in turn.skipped} == {
-        ("messages [0, 1)", "PinnedMessage"),
-        ("messages [2, 3)", "BrokenToolPair"),
-        ("messages [70, 71)", "InvalidSpan"),
-        ("messages [7, 8)", "EditError"),
-        ("messages [5, 6)", "OverlappingSpans"),
-    }
-    assert contents(turn.request["messages"])[5] == "fine"
-
-
-def test_a_policy_looping_over_its_own_edits_is_stopped(caplog):
-    @policy
-    def nibble(trajectory):
-        for found in trajectory.tool_results:
-            yield found.replace(found.content[:-1])
-
-    session = Session(nibble)
-    with caplog.at_level(logging.WARNING, "leyline"):
-        messages = run(session, 8)
-    assert len(session.begin(messages).request["messages"][3]["content"]) == len(LONG) - 4
-    assert "PolicyLoop" in caplog.text
-    assert caplog.text.count("PolicyLoop") == 1
-
-
-def test_folding_more_into_a_summary_is_no_loop():
-    @policy
-    def rolling(trajectory):
-        if len(trajectory.messages) > 4:
-            summary = {"role": "user", "content": f"{len(trajectory.original.messages)} so far"}
-            yield Edit(2, len(trajectory.messages), (summary,))
-
-    session = Session(rolling)
-    run(session, 9)
-    assert session.skipped == ()
-    assert len(session.view) == 4
-
-
-def test_an_edit_that_changes_nothing_is_none():
-    @policy
-    def same(trajectory):
-        for found in trajectory.tool_results:
-            yield found.replace("stub")
-
-    session = Session(same)
-    run(session, 3)
-    assert len(session.edits) == 2
-    assert session.skipped == ()
-
-
-def test_a_slow_policy_is_logged_with_its_time(caplog):
-    session = Session(Stub(), policy_deadline=0.0)
-    with caplog.at_level(logging.WARNING, "leyline"):
-        session.begin([TASK])
-    assert "policy stub took" in caplog.text
-
-
-def test_policies_see_the_history_the_tools_and_the_pins():
-    seen = []
-
-    @policy
-    def watch(trajectory):
-        seen.append(trajectory)
-        return ()
-
-    tools = [{"type": "function", "function": {"name": "bash"}}]
-    session = Session([Stub(), watch], pinned=lambda m: m["content"] == "keep me")
-    messages = run(session, 3)
-    messages.append({"role": "user", "content": "keep me"})
-    session.begin(messages, tools=tools)
-    last = seen[-1]
-    assert contents(last.messages)[3] == "stub"
-    assert last.original.messages == tuple(messages)
-    assert (last.tools, last.pinned) == (tuple(tools), {8})
-
-
-def test_token_estimates_are_calibrated_by_usage():
-    seen = []
-
-    @policy
-    def watch(trajectory):
-        seen.append(trajectory.tokens())
-        return ()
-
-    session = Session(watch)
-    text = {"role": "user", "content": "x" * 1000}
-    answer = {
-        "choices": [{"message": {"role": "assistant", "content": "ok"}}],
-        "usage": {"prompt_tokens": 500},
-    }
-    session.begin([text]).finish(answer)
-    session.begin([text, answer["choices"][0]["message"], text])
-    assert seen == [250, 1001]
-
-
-def test_pinned_messages_are_left_alone():
-    session = Session(Stub())
-    messages = run(session, 2)
-    session.pin(3)
-    turn = session.begin(messages)
-    assert turn.edits == ()
-    assert [s.kind for s in turn.skipped] == ["PinnedMessage"]
-    with pytest.raises(InvalidSpan, match="history has 5 messages"):
-        session.pin(17)
-
-
-def test_the_harness_declares_edits_for_the_next_turn():
-    session = Session()
-    messages = run(session, 3)
-    session.edit(Edit(3, 4, (result(2, "short"),), reason="by hand"))
-    session.begin(messages).fail()
-    turn = session.begin(messages)
-    assert contents(turn.request["messages"])[3] == "short"
-    turn.finish("ok")
-    assert session.begin(messages).commit.edits == ()
-    assert [e.reason for e in session.edits] == ["by hand"]
-
-
-@pytest.mark.parametrize(
-    ("asked", "floor", "has", "used", "reason"),
-    [
-        (Mode.AMORTIZE, None, set(Mode), Mode.AMORTIZE, Reason.ASKED),
-        (Mode.AMORTIZE, Mode.REPAIR, set(Mode), Mode.REPAIR, Reason.USER_FLOOR),
-        (Mode.FORGET, Mode.REPAIR, set(Mode), Mode.FORGET, Reason.ASKED),
-        (
-            Mode.AMORTIZE, None, {Mode.REPAIR, Mode.FORGET},
-            Mode.REPAIR, Reason.ENGINE_CANNOT_SPLICE,
-        ),
-        (Mode.REPAIR, None, set(), Mode.FORGET, Reason.ENGINE_CANNOT_SPLICE),
-    ],
-)  # fmt: skip
-def test_the_mode_is_the_strongest_asked_for(asked, floor, has, used, reason):
-    capabilities = MockAdapter().capabilities.model_copy(update={"modes": frozenset(has)})
-    adapter = MockAdapter(DeterministicModel(call(2), call(4), "ok"), capabilities=capabilities)
-    session = Session(Stub(mode=asked), adapter, mode_floor=floor)
-    messages = [SYSTEM, TASK]
-    for number in (2, 4):
-        turn = session.begin(messages)
-        turn.finish(adapter.complete(turn.request))
-        messages += [call(number), result(number)]
-    turn = session.begin(messages)
-    assert [e.mode for e in turn.commit.edits] == [used]
-    (told,) = turn.finish(adapter.complete(turn.request)).edits
-    assert (told.mode_asked, told.mode_used, told.reason) == (asked, used, reason)
-
-
-def test_an_edit_no_mode_is_strong_enough_for_is_skipped():
-    capabilities = MockAdapter().capabilities.model_copy(
-        update={"modes": frozenset({Mode.AMORTIZE})}
-    )
-    session = Session(Stub(mode=Mode.FORGET), MockAdapter(capabilities=capabilities))
-    turn = session.begin(run(session, 2))
-    assert [s.kind for s in turn.skipped] == ["UnsupportedMode"]
-
-
-def test_receipts_of_a_plain_provider_come_from_its_usage():
-    session = Session(Stub())
-    messages = run(session, 2)
-    receipt = session.begin(messages).finish(
-        {
-            "choices": [{"message": {"role": "assistant", "content": "ok"}}],
-            "usage": {"prompt_tokens": 100, "prompt_tokens_details": {"cached_tokens": 60}},
-        }
-    )
-    assert (receipt.prompt, receipt.reused_exact, receipt.prefilled) == (100, 60, 40)
-    assert (receipt.base_version, receipt.version) == (2, 3)
-    (told,) = receipt.edits
-    assert (told.mode_asked, told.mode_used) == (Mode.REPAIR, Mode.FORGET)
-    assert told.reason is Reason.ENGINE_CANNOT_SPLICE
-
-
-@pytest.mark.parametrize("answer", [None, "text", {"choices": []}, {"usage": None}, object()])
-def test_an_answer_without_figures_still_commits(answer):
-    session = Session()
-    receipt = session.begin([TASK]).finish(answer)
-    assert receipt.reason is Reason.NO_RECEIPT
-    assert session.version == 1
-
-
-def test_an_unreadable_receipt_does_not_cost_the_reply(caplog):
-    session = Session(adapter=MockAdapter())
-    answer = {
-        "choices": [{"message": {"role": "assistant", "content": "ok"}}],
-        "leyline": {"prompt": 10},
-        "usage": {"prompt_tokens": 10},
-    }
-    with caplog.at_level(logging.WARNING, "leyline"):
-        receipt = session.begin([TASK]).finish(answer)
-    assert "does not add up" in caplog.text
-    assert receipt.prompt == 10
-    assert session.history[-1]["content"] == "ok"
-
-
 def test_an_unknown_reply_becomes_known_when_the_harness_sends_it():
     session = Session(Stub())
     session.begin([SYSTEM, TASK]).finish(object())
@@ -513,41 +285,6 @@ def test_an_unknown_reply_becomes_known_when_the_harness_sends_it():
     assert turn.commit.base_len == 2
     turn.finish(None)
     assert len(session.history) == 4
-
-
-def test_an_engine_that_fails_leaves_the_session_as_it_was():
-    adapter = MockAdapter(DeterministicModel("one", "two", "three"))
-    session = Session(Stub(), adapter)
-    turn = session.begin([TASK])
-    turn.finish(adapter.complete(turn.request))
-    adapter.fail(EngineUnavailable("down"))
-    turn = session.begin([*session.history, TASK])
-    with pytest.raises(EngineUnavailable):
-        adapter.complete(turn.request)
-    turn.fail("down")
-    assert (session.version, len(session.history)) == (1, 2)
-
-
-def test_edit_ahead_commits_before_the_next_request():
-    adapter = MockAdapter()
-    session = Session(Stub(n=1, mode=Mode.AMORTIZE), adapter)
-    messages = [SYSTEM, TASK, call(2), result(2), call(4), result(4)]
-    session.edit(Edit(3, 4, (result(2, "stub"),)))
-    turn = session.begin(messages)
-    turn.finish(adapter.complete(turn.request))
-    messages.append(session.history[-1])
-    session.edit(Edit(5, 6, (result(4, "short"),)))
-    receipt = session.edit_ahead()
-    assert (receipt.base_version, receipt.version, receipt.appended) == (1, 2, 0)
-    assert contents(session.view)[3:6:2] == ["stub", "short"]
-    assert session.edit_ahead() is None
-    commit = session.begin([*messages, TASK]).commit
-    assert (commit.base_version, commit.edits) == (2, ())
-
-
-def test_edit_ahead_needs_an_adapter_that_can():
-    with pytest.raises(AdapterError, match="cannot edit ahead"):
-        Session().edit_ahead()
 
 
 def test_redaction_leaves_a_tombstone_and_holds_for_the_message_sent_again():
@@ -594,19 +331,3 @@ def test_sessions_are_safe_between_threads():
     assert failures == []
     assert len({r.version for r in session.receipts}) == 20
     assert session.stats().turns == 20
-
-
-def test_stats_and_repr():
-    adapter = MockAdapter(DeterministicModel(*[call(n) for n in range(0, 6)]))
-    session = Session(Stub(mode=Mode.AMORTIZE), adapter, id="s")
-    messages = [SYSTEM, TASK]
-    for number in range(4):
-        turn = session.begin(messages)
-        turn.finish(adapter.complete(turn.request))
-        messages += [call(number), result(number)]
-    stats = session.stats()
-    assert (stats.turns, stats.edits, stats.failed, stats.skipped) == (4, 2, 0, 0)
-    assert stats.prompt == stats.reused_exact + stats.reused_spliced + stats.compute
-    assert stats.reused_spliced > 0
-    assert 0 < stats.hit_rate < 1
-    assert repr(session) == "Session('s', version=4)"

@@ -1,0 +1,1 @@
+"""What `leyline.wrap` is made of: scopes, pools of sessions, streams, patched libraries."""

@@ -1,0 +1,253 @@
+"""Scopes: what a wrapped function does to the model calls made while it runs.
+
+A scope travels in a context variable, so it follows tasks and `asyncio.to_thread`; `instrument`
+carries it into threads. While a call of the library itself runs there is no scope: what a
+library calls in turn is not edited twice.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from leyline_agent.adapter import Adapter, CallingAdapter, Request
+from leyline_agent.errors import LeylineError
+from leyline_agent.session import Session
+from leyline_agent.turn import Turn
+from leyline_agent.wrapping.pool import SessionPool
+
+__all__ = [
+    "CallScope",
+    "Exchange",
+    "LoopScope",
+    "Scope",
+    "active",
+    "current_session",
+    "entered",
+    "open_turn",
+    "stepped",
+    "stepped_async",
+]
+
+logger = logging.getLogger("leyline.wrap")
+
+_scope: ContextVar[Scope | None] = ContextVar("leyline_scope", default=None)
+
+
+class Exchange(Protocol):
+    """One model call that a scope has taken up.
+
+    Attributes:
+        request: keyword arguments to call with.
+        caller: makes the call instead of the library; None when the library does.
+    """
+
+    request: Request
+    caller: CallingAdapter | None
+
+    def answered(self, response: Any) -> None:
+        """The call was answered."""
+        ...
+
+    def failed(self, error: BaseException | str) -> None:
+        """The call failed, or its stream was abandoned. Of no effect once answered."""
+        ...
+
+
+class Scope(Protocol):
+    """What stands between a wrapped function and a library."""
+
+    def exchange(self, request: Request) -> Exchange:
+        """Take up a call."""
+        ...
+
+    @property
+    def session(self) -> Session | None:
+        """The session used last."""
+        ...
+
+
+def active() -> Scope | None:
+    """The innermost scope the running code is in."""
+    return _scope.get()
+
+
+@contextmanager
+def entered(scope: Scope | None) -> Iterator[None]:
+    """Run a block in a scope, or, with None, outside all."""
+    token = _scope.set(scope)
+    try:
+        yield
+    finally:
+        _scope.reset(token)
+
+
+def current_session() -> Session | None:
+    """The session of the last model call in the wrapped function that is running; None outside.
+
+    For loops that pin messages or declare edits themselves.
+    """
+    scope = _scope.get()
+    return scope.session if scope else None
+
+
+def stepped(chunks: Iterator[Any], scope: Scope | None) -> Generator[Any, None, None]:
+    """The chunks, each made inside `scope`, or outside all when None."""
+    done = object()
+    try:
+        while True:
+            with entered(scope):
+                chunk = next(chunks, done)
+            if chunk is done:
+                return
+            yield chunk
+    finally:
+        if isinstance(chunks, Generator):
+            chunks.close()
+
+
+async def stepped_async(
+    chunks: AsyncIterator[Any], scope: Scope | None
+) -> AsyncGenerator[Any, None]:
+    """`stepped` for asynchronous chunks."""
+    done = object()
+    try:
+        while True:
+            with entered(scope):
+                chunk = await anext(chunks, done)
+            if chunk is done:
+                return
+            yield chunk
+    finally:
+        if isinstance(chunks, AsyncGenerator):
+            await chunks.aclose()
+
+
+@dataclass
+class TurnExchange:
+    """A call that is a turn of a session; or, without a turn, goes as it is."""
+
+    request: Request
+    caller: CallingAdapter | None
+    turn: Turn | None
+
+    def answered(self, response: Any) -> None:
+        """Finish the turn; whatever goes wrong there must not cost the caller the response."""
+        if self.turn is None or not self.turn.is_open:
+            return
+        try:
+            self.turn.finish(response)
+        except Exception:
+            logger.exception("turn %s was answered but not kept", self.turn.commit.version)
+
+    def failed(self, error: BaseException | str) -> None:
+        """Give the turn up."""
+        if self.turn is None or not self.turn.is_open:
+            return
+        try:
+            self.turn.fail(error)
+        except Exception:
+            logger.exception("turn %s failed and could not be given up", self.turn.commit.version)
+
+
+@dataclass
+class LoopScope:
+    """A running agent loop: every model call in it is a turn.
+
+    Attributes:
+        adapter: the sessions' adapter.
+        pool: the sessions of the conversations in this run.
+        bypassed: calls that went out unedited, each with the reason.
+    """
+
+    adapter: Adapter
+    pool: SessionPool
+    bypassed: deque[str]
+
+    @property
+    def session(self) -> Session | None:
+        """The session used last."""
+        return self.pool.last
+
+    def exchange(self, request: Request) -> TurnExchange:
+        """A turn of the session the messages belong to."""
+        turn = open_turn(self.pool, self.bypassed, request)
+        caller = self.adapter if isinstance(self.adapter, CallingAdapter) else None
+        return TurnExchange(turn.request if turn else request, caller, turn)
+
+
+@dataclass
+class CallScope:
+    """A running model-call function whose turn is open already.
+
+    A library call inside it gets what the adapter added to the request, or is made by the
+    adapter. Its response is kept for the turn: the function may reduce it to a text.
+
+    Attributes:
+        adapter: the session's.
+        turn: the call as a turn.
+        extras: what the adapter added to the request, by name.
+        session: the session the turn belongs to.
+        response: the response of the library call; None when there was none.
+        reached: whether there was a library call.
+    """
+
+    adapter: Adapter
+    turn: TurnExchange
+    extras: Request
+    session: Session | None
+    response: Any = None
+    reached: bool = False
+
+    def exchange(self, request: Request) -> InnerExchange:
+        """The call with the adapter's additions."""
+        self.reached = True
+        whole = {**self.extras, **request}
+        body = {**(request.get("extra_body") or {}), **self.extras.get("extra_body", {})}
+        if body:
+            whole["extra_body"] = body
+        caller = self.adapter if isinstance(self.adapter, CallingAdapter) else None
+        return InnerExchange(whole, caller, self)
+
+    def answered(self, result: Any) -> None:
+        """The function has returned."""
+        self.turn.answered(result if self.response is None else self.response)
+
+    def failed(self, error: BaseException | str) -> None:
+        """The function has raised, or its stream was abandoned."""
+        self.turn.failed(error)
+
+
+@dataclass
+class InnerExchange:
+    """A library call inside a model-call function."""
+
+    request: Request
+    caller: CallingAdapter | None
+    scope: CallScope
+
+    def answered(self, response: Any) -> None:
+        """Keep the response for the turn."""
+        self.scope.response = response
+
+    def failed(self, error: BaseException | str) -> None:
+        """Nothing to do: the function may try again; its turn ends when it does."""
+
+
+def open_turn(pool: SessionPool, bypassed: deque[str], request: Request) -> Turn | None:
+    """A turn for a call; None when none can be opened, which must not cost the user the call."""
+    options = {key: value for key, value in request.items() if key not in ("messages", "tools")}
+    try:
+        return pool.begin(request["messages"], request.get("tools"), **options)
+    except LeylineError as error:
+        logger.warning("a model call goes out unedited: %s: %s", type(error).__name__, error)
+        bypassed.append(f"{type(error).__name__}: {error}")
+    except Exception as error:  # A fault in an adapter, a pin function or a journal's disk.
+        logger.exception("a model call goes out unedited")
+        bypassed.append(f"{type(error).__name__}: {error}")
+    return None

@@ -1,0 +1,76 @@
+"""What a wrapped function was given, and what it leaves behind."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from leyline_agent.adapter import Adapter, as_adapter
+from leyline_agent.directive import Mode
+from leyline_agent.message import Message
+from leyline_agent.policy import Policy
+from leyline_agent.session import Session
+from leyline_agent.trajectory import Observations
+from leyline_agent.wrapping.pool import SessionPool
+
+__all__ = ["Wrapped"]
+
+MAX_KEPT = 64
+
+
+@dataclass
+class Wrapped:
+    """A wrapped function's settings and its traces; the function's attribute `leyline`.
+
+    Attributes:
+        name: the function's, the first part of its sessions' names.
+        policy, mode_floor, observations, pinned, policy_deadline: as for `Session`.
+        given_adapter: an adapter, or the name of one that is made on first use.
+        journal: the folder of the sessions' journals.
+        sessions: the last sessions, the newest last.
+        bypassed: the last calls that went out unedited, each with the reason.
+    """
+
+    name: str
+    policy: Policy
+    given_adapter: Adapter | str | None = None
+    mode_floor: Mode | None = None
+    journal: Path | None = None
+    observations: Observations = "tool"
+    pinned: Callable[[Message], bool] | None = None
+    policy_deadline: float = 0.1
+    sessions: deque[Session] = field(default_factory=lambda: deque(maxlen=MAX_KEPT))
+    bypassed: deque[str] = field(default_factory=lambda: deque(maxlen=MAX_KEPT))
+    _adapter: Adapter | None = None
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def adapter(self) -> Adapter:
+        """The adapter; made on first use, as it may load a model."""
+        with self._lock:
+            if self._adapter is None:
+                self._adapter = as_adapter(self.given_adapter)
+            return self._adapter
+
+    def pool(self) -> SessionPool:
+        """An empty pool of sessions with these settings."""
+        return SessionPool(self._make_session)
+
+    def _make_session(self) -> Session:
+        id = f"{self.name}-{uuid.uuid4().hex[:12]}"
+        session = Session(
+            self.policy,
+            self.adapter,
+            id=id,
+            mode_floor=self.mode_floor,
+            journal=self.journal / f"{id}.jsonl" if self.journal else None,
+            observations=self.observations,
+            pinned=self.pinned,
+            policy_deadline=self.policy_deadline,
+        )
+        self.sessions.append(session)
+        return session

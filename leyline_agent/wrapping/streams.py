@@ -1,0 +1,252 @@
+"""Streams: passed on chunk by chunk, put together on the way, and told to the turn at the end.
+
+Behind the last words of a reply come its usage and the engine's receipt. They are fetched before
+the last words are handed on, so that a consumer who stops there leaves a finished turn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Callable,
+    Generator,
+    Iterator,
+    Mapping,
+)
+from contextlib import aclosing, closing
+from typing import Any, Protocol
+
+from leyline_agent.message import Message
+from leyline_agent.response import as_dict
+
+__all__ = ["Assembly", "AsyncStream", "Stream", "Waiting", "tee", "tee_async"]
+
+
+class Waiting(Protocol):
+    """Who waits for the end of a stream."""
+
+    def answered(self, response: Any) -> None:
+        """The reply is whole."""
+        ...
+
+    def failed(self, error: BaseException | str) -> None:
+        """It broke off. Of no effect once answered."""
+        ...
+
+
+class Assembly:
+    """Chunks of a chat completion, or pieces of text, put together to a completion."""
+
+    def __init__(self) -> None:
+        self._content: list[str] = []
+        self._calls: dict[int, dict[str, Any]] = {}
+        self._finish_reason: str | None = None
+        self._extras: dict[str, Any] = {}
+        self._heard = self._several = False
+
+    @property
+    def finished(self) -> bool:
+        """Whether the only reply has ended, though figures may follow."""
+        return self._finish_reason is not None and not self._several
+
+    def add(self, chunk: Any) -> None:
+        """Take one chunk into account; what is no chunk of a completion is ignored."""
+        if isinstance(chunk, str):
+            self._heard = True
+            self._content.append(chunk)
+            return
+        body = as_dict(chunk) or {}
+        for key in ("usage", "leyline"):
+            if body.get(key):
+                self._extras[key] = body[key]
+        for choice in body.get("choices") or ():
+            if choice.get("index"):
+                self._several = True
+            else:
+                self._add_choice(choice)
+
+    def _add_choice(self, choice: Mapping[str, Any]) -> None:
+        self._heard = True
+        self._finish_reason = choice.get("finish_reason") or self._finish_reason
+        delta = choice.get("delta") or {}
+        if isinstance(delta.get("content"), str):
+            self._content.append(delta["content"])
+        for position, call in enumerate(delta.get("tool_calls") or ()):
+            place = call.get("index")
+            self._add_call(position if place is None else place, call)
+
+    def _add_call(self, place: int, piece: Mapping[str, Any]) -> None:
+        empty = {"id": "", "type": "function", "function": {"name": "", "arguments": ""}}
+        call = self._calls.setdefault(place, empty)
+        function = piece.get("function") or {}
+        call["id"] = call["id"] or piece.get("id") or ""
+        call["function"]["name"] = call["function"]["name"] or function.get("name") or ""
+        call["function"]["arguments"] += function.get("arguments") or ""
+
+    def response(self) -> dict[str, Any] | None:
+        """The completion; None when no chunk told anything of one."""
+        if not self._heard:
+            return None
+        message: Message = {"role": "assistant", "content": "".join(self._content)}
+        if self._calls:
+            message["tool_calls"] = [self._calls[place] for place in sorted(self._calls)]
+        choice = {"index": 0, "message": message, "finish_reason": self._finish_reason}
+        return {"choices": [choice], **self._extras}
+
+
+def _as_it_is(chunk: Any) -> Any:
+    return chunk
+
+
+def tee(
+    chunks: Generator[Any, None, None],
+    waiting: Waiting,
+    convert: Callable[[Any], Any] = _as_it_is,
+) -> Generator[Any, None, None]:
+    """The chunks, converted; `waiting` learns how they end, and `chunks` is closed."""
+    assembly = Assembly()
+    with closing(chunks):
+        try:
+            for chunk in chunks:
+                assembly.add(chunk)
+                if assembly.finished:
+                    break
+                yield convert(chunk)
+            else:
+                waiting.answered(assembly.response())
+                return
+            rest, broken = _drained(chunks, assembly)
+        except BaseException as error:
+            waiting.failed("abandoned" if isinstance(error, GeneratorExit) else error)
+            raise
+        waiting.answered(assembly.response())
+        yield convert(chunk)
+        yield from map(convert, rest)
+        if broken is not None:
+            raise broken
+
+
+def _drained(chunks: Iterator[Any], assembly: Assembly) -> tuple[list[Any], Exception | None]:
+    """What follows the last words, and the error that ended it: the reply itself is whole."""
+    rest: list[Any] = []
+    try:
+        for chunk in chunks:
+            assembly.add(chunk)
+            rest.append(chunk)
+    except Exception as error:  # Not ours to judge; the consumer gets it where it happened.
+        return rest, error
+    return rest, None
+
+
+async def tee_async(
+    chunks: AsyncGenerator[Any, None],
+    waiting: Waiting,
+    convert: Callable[[Any], Any] = _as_it_is,
+) -> AsyncGenerator[Any, None]:
+    """`tee` for asynchronous streams."""
+    assembly = Assembly()
+    async with aclosing(chunks):
+        try:
+            async for chunk in chunks:
+                assembly.add(chunk)
+                if assembly.finished:
+                    break
+                yield convert(chunk)
+            else:
+                waiting.answered(assembly.response())
+                return
+            rest, broken = await _drained_async(chunks, assembly)
+        except BaseException as error:
+            waiting.failed("abandoned" if isinstance(error, GeneratorExit) else error)
+            raise
+        waiting.answered(assembly.response())
+        yield convert(chunk)
+        for late in rest:
+            yield convert(late)
+        if broken is not None:
+            raise broken
+
+
+async def _drained_async(
+    chunks: AsyncIterator[Any], assembly: Assembly
+) -> tuple[list[Any], Exception | None]:
+    rest: list[Any] = []
+    try:
+        async for chunk in chunks:
+            assembly.add(chunk)
+            rest.append(chunk)
+    except Exception as error:  # As in `_drained`.
+        return rest, error
+    return rest, None
+
+
+class _Standing:
+    """Stands for a library's stream object: the same attributes, and an instance of its class."""
+
+    def __init__(self, stream: Any, chunks: Any, waiting: Waiting) -> None:
+        self._leyline_stream = stream
+        self._leyline_chunks = chunks
+        self._leyline_waiting = waiting
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        return type(self._leyline_stream)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._leyline_stream, name)
+
+    def __del__(self) -> None:
+        self._leyline_waiting.failed("abandoned")
+
+
+class Stream(_Standing):
+    """A synchronous stream."""
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        return next(self._leyline_chunks)
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop reading."""
+        self._leyline_chunks.close()
+        self._leyline_waiting.failed("abandoned")
+        close = getattr(self._leyline_stream, "close", None)
+        if close is not None:
+            close()
+
+
+class AsyncStream(_Standing):
+    """An asynchronous stream."""
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        return self
+
+    async def __anext__(self) -> Any:
+        return await anext(self._leyline_chunks)
+
+    async def __aenter__(self) -> AsyncStream:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Stop reading."""
+        await self._leyline_chunks.aclose()
+        self._leyline_waiting.failed("abandoned")
+        for name in ("aclose", "close"):
+            close = getattr(self._leyline_stream, name, None)
+            if close is not None:
+                await close()
+                return
+
+    close = aclose
