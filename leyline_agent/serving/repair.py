@@ -100,7 +100,10 @@ def _spliced_runs(directives: Sequence[Directive], length: int) -> list[tuple[in
 def _boundary(
     directives: Sequence[Directive], runs: Iterable[tuple[int, int, int]], window: int
 ) -> list[int]:
-    starts = {d.end for d in directives if d.mode is Mode.REPAIR}
+    starts: set[int] = set()
+    for directive in directives:  # an edit that follows at once stands before the same run
+        if directive.mode is Mode.REPAIR or directive.start in starts:
+            starts.add(directive.end)
     return [
         position + shift
         for start, end, shift in runs
