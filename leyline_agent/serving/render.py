@@ -17,6 +17,7 @@ from typing import Any
 from leyline_agent import message as message_module
 from leyline_agent.errors import InvalidRequest
 from leyline_agent.message import Message
+from leyline_agent.serving.local_template import LocalChat, is_local
 from leyline_agent.serving.tool_calls import native_messages, plain_messages
 
 __all__ = ["ChatRenderer", "Replies", "SessionRenderer", "well_formed"]
@@ -58,6 +59,10 @@ class Replies:
         return self.ids.get(_reply_key(message)) if self.ids else None
 
 
+def _is_reply(message: Mapping[str, Any]) -> bool:
+    return message.get("role") == "assistant"
+
+
 def _reply_key(message: Mapping[str, Any]) -> ReplyKey:
     calls = tuple(
         (
@@ -87,6 +92,7 @@ class ChatRenderer:
         self._encode = lru_cache(maxsize=_CACHED_PIECES)(self._encode_piece)
         self.tools_native = self._probe_tools()
         self.stop_ids = self._find_stop_ids()
+        self._local = self._find_local()
 
     def text(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()) -> str:
         """The prompt as text, ending with the generation prompt.
@@ -116,6 +122,29 @@ class ChatRenderer:
         replies: Replies | None = None,
     ) -> list[int]:
         """The prompt's tokens, with known replies as the ids they were sampled as."""
+        ids = self._render_local(messages, tools, replies)
+        return self._render_whole(messages, tools, replies) if ids is None else ids
+
+    def _render_local(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Mapping[str, Any]],
+        replies: Replies | None,
+    ) -> list[int] | None:
+        """The same, message by message; None where the template does not allow it."""
+        if self._local is None or not messages:
+            return None
+        plain = plain_messages(messages, tools)
+        known = [replies.find(m) if replies and _is_reply(m) else None for m in messages]
+        known[:0] = [None] * (len(plain) - len(messages))  # where a message declares the tools
+        return self._local.render(plain, known)
+
+    def _render_whole(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Mapping[str, Any]],
+        replies: Replies | None,
+    ) -> list[int]:
         marked, found = self._mark(messages, replies)
         text = self.text(marked, tools)
         if not found:
@@ -138,7 +167,7 @@ class ChatRenderer:
         marked: list[Message] = []
         found: dict[str, tuple[int, ...]] = {}
         for message in messages:
-            ids = replies.find(message) if message.get("role") == "assistant" else None
+            ids = replies.find(message) if _is_reply(message) else None
             if ids is None:
                 marked.append(message)
                 continue
@@ -148,7 +177,20 @@ class ChatRenderer:
             marked.append({"role": "assistant", "content": content})
         return marked, found
 
-    def _apply(self, messages: Sequence[Message], tools: list[Any] | None) -> str:
+    def _find_local(self) -> LocalChat | None:
+        """Renders message by message, where template and tokenizer allow it."""
+        added = self._added
+        if added is None or self.tools_native or not is_local(self.template):
+            return None
+        return LocalChat(
+            apply=lambda messages, prompt: self._apply(messages, None, prompt=prompt),
+            encode=self.encode,
+            starts_split=lambda text: added.match(text) is not None,
+        )
+
+    def _apply(
+        self, messages: Sequence[Message], tools: list[Any] | None, *, prompt: bool = True
+    ) -> str:
         from jinja2 import TemplateError
 
         try:
@@ -157,7 +199,7 @@ class ChatRenderer:
                 tools=tools,
                 chat_template=self.template,
                 tokenize=False,
-                add_generation_prompt=True,
+                add_generation_prompt=prompt,
             )
         except (TemplateError, TypeError, ValueError, KeyError) as error:
             raise InvalidRequest(
