@@ -73,11 +73,7 @@ def completed(found: Receipt | None, commit: Commit, accepted: Sequence[Accepted
     """
     if found is None:
         found = Receipt(reason=Reason.NO_RECEIPT)
-    edits = found.edits
-    if not edits:
-        edits = tuple(_untold(a) for a in accepted)
-    elif len(edits) == len(accepted):
-        edits = tuple(_told(e, a) for e, a in zip(edits, accepted, strict=True))
+    edits = _matched(found.edits, accepted) if found.edits else tuple(map(_untold, accepted))
     return found.model_copy(
         update={
             "session": commit.session,
@@ -86,6 +82,27 @@ def completed(found: Receipt | None, commit: Commit, accepted: Sequence[Accepted
             "edits": edits,
         }
     )
+
+
+def _matched(told: Sequence[EditReceipt], accepted: Sequence[Accepted]) -> tuple[EditReceipt, ...]:
+    """What an engine told, with the session's share of it where it is clear which edit is meant.
+
+    Engines merge edits, leave out those that changed nothing cached, and tell of changes that
+    nobody declared; those name no policy.
+    """
+    declared = [receipt for receipt in told if receipt.policy]
+    one_by_one = [r.policy for r in declared] == [a.edit.policy for a in accepted]
+    ours = iter(accepted)
+    result = []
+    for receipt in told:
+        if receipt.policy and one_by_one:
+            receipt = _told(receipt, next(ours))
+        elif receipt.policy:
+            alike = [a for a in accepted if a.edit.policy == receipt.policy]
+            if len({(a.edit.effective_mode(), a.reason) for a in alike}) == 1:
+                receipt = _told(receipt, alike[0])
+        result.append(receipt)
+    return tuple(result)
 
 
 def _untold(accepted: Accepted) -> EditReceipt:

@@ -217,4 +217,4 @@ def _changes_nothing(edit: Edit, records: tuple[Record, ...], view: View) -> boo
 
 def _skipped(edit: Edit, error: LeylineError) -> Skipped:
     where = f"messages [{edit.start}, {edit.end})"
-    return Skipped(edit.policy or HARNESS, where, type(error).__name__, str(error))
+    return Skipped(edit.policy, where, type(error).__name__, str(error))

@@ -15,6 +15,7 @@ import threading
 import uuid
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from pydantic import ValidationError
@@ -30,7 +31,7 @@ from leyline_agent.errors import AdapterError, InvalidSpan, StaleSession, Trajec
 from leyline_agent.journal import Journal
 from leyline_agent.message import Message, copy, view_digest
 from leyline_agent.policy import as_policy
-from leyline_agent.proposal import Proposal, Proposer, Skipped
+from leyline_agent.proposal import HARNESS, Proposal, Proposer, Skipped
 from leyline_agent.receipt import Receipt
 from leyline_agent.resume import replay
 from leyline_agent.state import State
@@ -284,7 +285,7 @@ class Session:
         It goes before the policies' edits, and stays declared until a turn with it is answered.
         """
         with self._lock:
-            self._declared.append(edit)
+            self._declared.append(replace(edit, policy=edit.policy or HARNESS))
 
     def pin(self, *indices: int) -> None:
         """Let no edit touch these messages of `history` from now on.

@@ -25,6 +25,9 @@ __all__ = ["Cut", "Piece", "Record", "View", "common", "record", "restored", "to
 
 TOMBSTONE_FIELD = "leyline_redacted"
 
+ANONYMOUS = "edit"
+"""Who edited a piece, where the edit does not say."""
+
 
 class Record(NamedTuple):
     """One message as a session keeps it.
@@ -169,7 +172,7 @@ class View:
     def _fold_one(self, pieces: list[Piece], edit: Edit, records: tuple[Record, ...]) -> None:
         """Edits come right to left: where pieces left of this one begin has not changed yet."""
         first, behind = self._covered(edit)
-        policy, rounds = edit.policy or "edit", self.rounds(edit)
+        policy, rounds = edit.policy or ANONYMOUS, self.rounds(edit)
         if first == behind:
             start, end = self.covers(edit)
             pieces.insert(first, Piece(start, end, records, policy, rounds))
