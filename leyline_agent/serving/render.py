@@ -146,13 +146,23 @@ class ChatRenderer:
         replies: Replies | None,
     ) -> list[int]:
         marked, found = self._mark(messages, replies)
-        text = self.text(marked, tools)
-        if not found:
-            return self.encode(text)
+        ids = self._render_marked(marked, tools, found) if found else None
+        return self.encode(self.text(messages, tools)) if ids is None else ids
+
+    def _render_marked(
+        self,
+        marked: Sequence[Message],
+        tools: Sequence[Mapping[str, Any]],
+        found: Mapping[str, tuple[int, ...]],
+    ) -> list[int] | None:
+        """None where the template changes or repeats a reply, or must see the calls in it."""
+        try:
+            text = self.text(marked, tools)
+        except InvalidRequest:
+            return None
         pieces = re.split(f"\ue000{self._nonce}:([0-9]+)\ue001", text)
         if sorted(pieces[1::2]) != sorted(found):
-            # The template changed or repeated a reply: fall back to its own text.
-            return self.encode(self.text(messages, tools))
+            return None
         ids: list[int] = []
         for index, piece in enumerate(pieces):
             ids.extend(found[piece] if index % 2 else self.encode(piece))

@@ -22,6 +22,7 @@ __all__ = ["Reply", "ToolCallParser", "native_messages", "parse_reply", "plain_m
 ToolCall = dict[str, Any]
 """One entry of an OpenAI message's `tool_calls`."""
 
+_NATIVE_ROLES = {"developer": "system", "function": "tool"}
 _OPEN, _CLOSE = "<tool_call>", "</tool_call>"
 _PYTHON_TAG = "<|python_tag|>"
 _LONGEST_LITERAL = len("-Infinity")
@@ -239,18 +240,21 @@ def plain_messages(
 def native_messages(messages: Sequence[Message]) -> list[Message]:
     """Messages as chat templates with tool support expect them.
 
-    Content is text, or None where there is none; arguments of calls are objects, not JSON text.
+    Content is text, null only where there are calls; arguments of calls are objects, not JSON text.
+    Roles and fields of OpenAI's that templates silently leave out become the ones they know.
     """
     return [_native(message) for message in messages]
 
 
 def _native(message: Message) -> Message:
-    content, calls = message.get("content"), message.get("tool_calls")
-    native = dict(message)
-    if content is not None:
-        native["content"] = _text(content)
+    native = {**message, "role": _NATIVE_ROLES.get(message["role"], message["role"])}
+    if old_call := native.pop("function_call", None):
+        native["tool_calls"] = [{"type": "function", "function": old_call}]
+    calls = native.get("tool_calls")
     if calls:
         native["tool_calls"] = [_with_object(call) for call in calls]
+    if native.get("content") is not None or not calls:
+        native["content"] = _text(native.get("content"))
     return native
 
 
