@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import ValidationError
+
 from leyline_agent.adapter import Capabilities, Commit, Request
 from leyline_agent.directive import Mode
+from leyline_agent.errors import AdapterError
 from leyline_agent.receipt import Receipt
+from leyline_agent.serving.wire import ChatRequest
 
-__all__ = ["CAPABILITIES", "as_body", "read_receipt", "with_commit"]
+__all__ = ["CAPABILITIES", "as_body", "parse_receipt", "read_receipt", "with_commit"]
 
 CAPABILITIES = Capabilities(
     modes=frozenset(Mode), repair="full", edit_ahead=True, directives=True, receipts=True
@@ -24,18 +28,34 @@ def with_commit(request: Request, commit: Commit) -> Request:
 
 
 def as_body(request: Request, *, stream: bool) -> dict[str, Any]:
-    """The JSON body of a request: its extra body merged in, as OpenAI clients do."""
-    body = {key: value for key, value in request.items() if value is not None}
-    extra = body.pop("extra_body", None) or {}
-    for key in ("extra_headers", "extra_query", "timeout"):
-        body.pop(key, None)
-    return {**body, **extra, "stream": stream}
+    """The JSON body of a request: what is OpenAI's, with the extra body merged in.
+
+    A client library's own arguments (keys, addresses, callbacks) stay here.
+    """
+    body = {
+        key: value
+        for key, value in request.items()
+        if key in ChatRequest.model_fields and value is not None
+    }
+    return {**body, **(request.get("extra_body") or {}), "stream": stream}
 
 
 def read_receipt(response: Mapping[str, Any]) -> Receipt | None:
-    """The receipt of a response or last chunk; made of `usage` where the server is another."""
+    """The receipt of a response or last chunk; made of `usage` where the server is another.
+
+    Raises:
+        AdapterError: it is no receipt.
+    """
     found = response.get("leyline")
     if found is not None:
-        return Receipt.model_validate(found)
+        return parse_receipt(found)
     usage = response.get("usage")
     return Receipt.from_usage(dict(usage)) if usage else None
+
+
+def parse_receipt(found: Any) -> Receipt:
+    """A receipt as it came over the wire. Raises AdapterError when it is none."""
+    try:
+        return Receipt.model_validate(found)
+    except ValidationError as error:
+        raise AdapterError(f"not a receipt: {error}") from error

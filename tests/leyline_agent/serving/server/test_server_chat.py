@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from typing import Any
 
@@ -10,6 +11,9 @@ import pytest
 
 from leyline_agent.receipt import Receipt
 from leyline_agent.serving.chat import ChatService
+from leyline_agent.serving.engine import Engine
+from leyline_agent.serving.models.load import LoadedModel
+from leyline_agent.serving.server import create_app
 
 URL = "/v1/chat/completions"
 MESSAGES = [
@@ -180,16 +184,18 @@ async def test_a_prompt_over_the_context(client: httpx.AsyncClient, stream: bool
     assert (await client.post(URL, json=chat())).status_code == 200
 
 
-async def test_messages_the_template_refuses(
-    tiny_service: ChatService, client: httpx.AsyncClient
-) -> None:
-    refusing = "{% if messages[-1]['role'] != 'user' %}{{ raise_exception('no user') }}{% endif %}"
-    tiny_service.chat.template = refusing + tiny_service.chat.template
-    answered = [*MESSAGES, {"role": "assistant", "content": "Done."}]
-    response = await client.post(URL, json=chat(messages=answered))
-    assert response.status_code == 400
-    assert "no user" in response.json()["error"]["message"]
-    assert (await client.post(URL, json=chat())).status_code == 200
+async def test_messages_the_template_refuses(tiny_engine: Engine, tiny_model: LoadedModel) -> None:
+    tokenizer = copy.deepcopy(tiny_model.tokenizer)
+    refusing = "{% if 'secret' in messages[-1].content %}{{ raise_exception('no') }}{% endif %}"
+    tokenizer.chat_template = refusing + tokenizer.chat_template
+    app = create_app(ChatService(tiny_engine, "picky", tokenizer))
+    secret = [{"role": "user", "content": "a secret"}]
+    transport = httpx.ASGITransport(app=app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://leyline") as client:
+        response = await client.post(URL, json=chat(messages=secret))
+        assert response.status_code == 400
+        assert response.json()["error"]["message"].endswith("refuses these messages: no")
+        assert (await client.post(URL, json=chat())).status_code == 200
 
 
 async def test_text_no_encoding_holds(client: httpx.AsyncClient) -> None:

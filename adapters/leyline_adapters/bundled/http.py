@@ -1,0 +1,247 @@
+"""The bundled engine behind HTTP: a `leyline serve` here or elsewhere.
+
+    adapter = HttpAdapter("http://gpu-box:8000")
+
+Every commit names its version, so a call that failed on the way is simply sent again: the server
+acts once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import aclosing, closing
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+from tenacity import AsyncRetrying, Retrying
+
+from leyline_adapters.bundled.body import (
+    CAPABILITIES,
+    as_body,
+    parse_receipt,
+    read_receipt,
+    with_commit,
+)
+from leyline_adapters.bundled.http_errors import (
+    StreamReader,
+    check,
+    policy,
+    reaching,
+    result,
+    retries,
+)
+from leyline_agent.adapter import Capabilities, Commit, Request
+from leyline_agent.directive import Directive
+from leyline_agent.receipt import Receipt
+
+__all__ = ["DEFAULT_URL", "HttpAdapter"]
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+_CHAT = "/v1/chat/completions"
+_CONNECT_SECONDS = 5.0
+
+
+class HttpAdapter:
+    """Takes the calls of a wrapped loop over and sends them to a Leyline server.
+
+    With `prepare` and `receipt` alone it serves a client of the user's own that is pointed there.
+    Thread-safe; close it, or use it as a context manager.
+
+    Args:
+        base_url: the server, with or without `/v1`; None for $LEYLINE_BASE_URL, else the address
+            `leyline serve` has by default.
+        api_key: names the tenant; None for $LEYLINE_API_KEY, else the server's common tenant.
+        model: the name to ask for; None for whatever is served, whatever the request says.
+        timeout: seconds to wait for an answer.
+        attempts: how often a call is sent before the engine counts as unavailable.
+        transport: for tests; what carries the requests.
+    """
+
+    name = "http"
+
+    def __init__(
+        self,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        *,
+        model: str | None = None,
+        timeout: float = 600.0,
+        attempts: int = 4,
+        transport: httpx.BaseTransport | httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        given = base_url or os.environ.get("LEYLINE_BASE_URL") or DEFAULT_URL
+        self.url = given.rstrip("/").removesuffix("/v1")
+        self.model = model
+        self.attempts = attempts
+        key = api_key or os.environ.get("LEYLINE_API_KEY")
+        self._options: dict[str, Any] = {
+            "base_url": self.url,
+            "headers": {"Authorization": f"Bearer {key}"} if key else {},
+            "timeout": httpx.Timeout(timeout, connect=_CONNECT_SECONDS),
+            "verify": httpx.create_ssl_context(),  # once: it takes longer than a request
+        }
+        sync = transport if isinstance(transport, httpx.BaseTransport) else None
+        with reaching(self.url):
+            self._client = httpx.Client(transport=sync, **self._options)
+        self._transport = transport if isinstance(transport, httpx.AsyncBaseTransport) else None
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Every mode; a server that cannot splice its model strengthens them and says why."""
+        return CAPABILITIES
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    def __enter__(self) -> HttpAdapter:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def prepare(self, request: Request, commit: Commit) -> Request:
+        """The request with the `leyline` field in its extra body."""
+        return with_commit(request, commit)
+
+    def receipt(self, response: Mapping[str, Any]) -> Receipt | None:
+        """The receipt of a response or of a stream's last chunk."""
+        return read_receipt(response)
+
+    def complete(self, request: Request) -> dict[str, Any]:
+        """A chat completion.
+
+        Raises:
+            EngineUnavailable: nobody answers, or the answer breaks off, several times over.
+            LeylineError: what the server says, as the error it is there.
+        """
+        answer: dict[str, Any] = self._send("POST", _CHAT, self._body(request, stream=False))
+        return answer
+
+    def stream(self, request: Request) -> Iterator[dict[str, Any]]:
+        """The chunks of a streamed completion; close it to abandon the turn.
+
+        A stream that has begun is not sent again. Raises what `complete` does.
+        """
+        sending = self._client.build_request(
+            "POST", _CHAT, **_content(self._body(request, stream=True))
+        )
+        with retries():
+            response = Retrying(**policy(self.attempts))(self._open, sending, stream=True)
+        reader = StreamReader(self.url)
+        with closing(response), reaching(self.url, again=False):
+            for line in response.iter_lines():
+                if chunk := reader.read(line):
+                    yield chunk
+            reader.end()
+
+    async def acomplete(self, request: Request) -> dict[str, Any]:
+        """`complete`, without blocking the event loop."""
+        body = self._body(request, stream=False)
+        async with self._async_client() as client:
+            with retries():
+                response: httpx.Response = await AsyncRetrying(**policy(self.attempts))(
+                    self._aopen, client, body, stream=False
+                )
+        answer: dict[str, Any] = result(self.url, response)
+        return answer
+
+    async def astream(self, request: Request) -> AsyncIterator[dict[str, Any]]:
+        """`stream`, without blocking the event loop."""
+        body = self._body(request, stream=True)
+        async with self._async_client() as client:
+            with retries():
+                response: httpx.Response = await AsyncRetrying(**policy(self.attempts))(
+                    self._aopen, client, body, stream=True
+                )
+            reader = StreamReader(self.url)
+            async with aclosing(response):
+                with reaching(self.url, again=False):
+                    async for line in response.aiter_lines():
+                        if chunk := reader.read(line):
+                            yield chunk
+                    reader.end()
+
+    def apply(self, session: str, base_version: int, directives: Sequence[Directive]) -> Receipt:
+        """Apply token-space directives to a session, atomically, in original coordinates."""
+        body = {
+            "base_version": base_version,
+            "directives": [
+                {
+                    "start": directive.start,
+                    "end": directive.end,
+                    "replacement": list(directive.replacement),
+                    "mode": directive.mode.value,
+                }
+                for directive in directives
+            ],
+        }
+        return self._receipt(session, "directives", body)
+
+    def edit_ahead(self, request: Request, commit: Commit) -> Receipt:
+        """Apply a commit's edits now, while a tool runs; the next request finds them done."""
+        body = self._body(with_commit(request, commit), stream=False)
+        return self._receipt(commit.session, "edits", body)
+
+    def forget(self, session: str, edit_id: str) -> Receipt:
+        """Compute again what absorbed the span an earlier edit removed."""
+        return self._receipt(session, "forget", {"edit_id": edit_id})
+
+    def receipts(self, session: str) -> list[Receipt]:
+        """Every receipt the server has of a session, oldest first."""
+        found = self._send("GET", f"{_path(session)}/receipts")
+        return [parse_receipt(item) for item in found["data"]]
+
+    def _body(self, request: Request, *, stream: bool) -> dict[str, Any]:
+        body = as_body(request, stream=stream)
+        body.pop("model", None)
+        return {**body, "model": self.model} if self.model else body
+
+    def _receipt(self, session: str, action: str, body: dict[str, Any]) -> Receipt:
+        return parse_receipt(self._send("POST", f"{_path(session)}/{action}", body))
+
+    def _send(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+        sending = self._client.build_request(method, path, **_content(body))
+        with retries():
+            response = Retrying(**policy(self.attempts))(self._open, sending, stream=False)
+        return result(self.url, response)
+
+    def _open(self, sending: httpx.Request, *, stream: bool) -> httpx.Response:
+        """One attempt; an answer that is an error is read and raised."""
+        with reaching(self.url):
+            response = self._client.send(sending, stream=stream)
+            if response.is_error:
+                response.read()
+                response.close()
+        check(self.url, response)
+        return response
+
+    async def _aopen(
+        self, client: httpx.AsyncClient, body: dict[str, Any], *, stream: bool
+    ) -> httpx.Response:
+        with reaching(self.url):
+            sending = client.build_request("POST", _CHAT, **_content(body))
+            response = await client.send(sending, stream=stream)
+            if response.is_error:
+                await response.aread()
+                await response.aclose()
+        check(self.url, response)
+        return response
+
+    def _async_client(self) -> httpx.AsyncClient:
+        """A client for one call: it must not outlive the event loop it is used in."""
+        return httpx.AsyncClient(transport=self._transport, **self._options)
+
+
+def _path(session: str) -> str:
+    return f"/v1/leyline/sessions/{quote(session, safe='')}"
+
+
+def _content(body: dict[str, Any] | None) -> dict[str, Any]:
+    """A JSON body, escaped: tool output may hold halves of surrogate pairs."""
+    if body is None:
+        return {}
+    return {"content": json.dumps(body), "headers": {"Content-Type": "application/json"}}
