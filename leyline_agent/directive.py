@@ -10,9 +10,9 @@ from collections.abc import Iterable, Sequence
 from enum import Enum
 from typing import NamedTuple
 
-from leyline_agent.errors import InvalidSpan, OverlappingSpans
+from leyline_agent.errors import InvalidSpan, OverlappingSpans, UnsupportedMode
 
-__all__ = ["Directive", "KeptRun", "Mode", "apply", "check", "kept_runs", "strongest"]
+__all__ = ["Directive", "KeptRun", "Mode", "apply", "as_mode", "check", "kept_runs", "strongest"]
 
 
 class Mode(str, Enum):
@@ -34,6 +34,19 @@ class Mode(str, Enum):
 
 
 _STRENGTH = {Mode.AMORTIZE: 0, Mode.REPAIR: 1, Mode.FORGET: 2}
+
+
+def as_mode(value: Mode | str) -> Mode:
+    """A mode from its name.
+
+    Raises:
+        UnsupportedMode: no mode has that name.
+    """
+    try:
+        return Mode(value)
+    except ValueError:
+        names = ", ".join(mode.value for mode in Mode)
+        raise UnsupportedMode(f"no mode is named {value!r}; the modes are {names}") from None
 
 
 def strongest(*modes: Mode | None) -> Mode:

@@ -56,7 +56,7 @@ def reply(response: Any) -> Message | None:
     choices = body.get("choices")
     first = as_dict(choices[0]) if isinstance(choices, list) and choices else None
     message = as_dict(first.get("message")) if first else None
-    return {"role": "assistant", **message} if message else None
+    return {**message, "role": "assistant"} if message else None
 
 
 def usage(response: Any) -> dict[str, Any] | None:

@@ -24,7 +24,7 @@ from leyline_agent import accounting, branch, response
 from leyline_agent.accounting import Stats
 from leyline_agent.adapter import Adapter, CallingAdapter, Commit, Request, as_adapter
 from leyline_agent.branch import CommittedEdit, Draft
-from leyline_agent.directive import Mode
+from leyline_agent.directive import Mode, as_mode
 from leyline_agent.edit import Edit
 from leyline_agent.edit import apply as apply_edits
 from leyline_agent.errors import AdapterError, InvalidSpan, StaleSession, TrajectoryError
@@ -70,13 +70,13 @@ class Session:
         adapter: Adapter | str | None = None,
         *,
         id: str | None = None,
-        mode_floor: Mode | None = None,
+        mode_floor: Mode | str | None = None,
         journal: str | os.PathLike[str] | None = None,
         observations: Observations = "tool",
         pinned: Pinned | None = None,
         policy_deadline: float = 0.1,
     ) -> None:
-        floor = None if mode_floor is None else Mode(mode_floor)
+        floor = None if mode_floor is None else as_mode(mode_floor)
         state = State(id or f"session-{uuid.uuid4().hex[:12]}", observations, floor)
         self._configure(state, policies, adapter, pinned, policy_deadline)
         if journal is not None:

@@ -54,6 +54,11 @@ class Turn:
         self._open = True
 
     @property
+    def session(self) -> Session:
+        """The session it is a turn of."""
+        return self._session
+
+    @property
     def commit(self) -> Commit:
         """What the adapter tells the engine."""
         return self._prepared.commit

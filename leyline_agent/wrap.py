@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, overload
 
 from leyline_agent.adapter import Adapter
-from leyline_agent.directive import Mode
+from leyline_agent.directive import Mode, as_mode
 from leyline_agent.errors import LeylineError
 from leyline_agent.message import Message
 from leyline_agent.policy import PolicyLike, as_policy
@@ -39,7 +39,7 @@ def wrap(
     *,
     policies: PolicyLike | None = ...,
     adapter: Adapter | str | None = ...,
-    mode_floor: Mode | None = ...,
+    mode_floor: Mode | str | None = ...,
     journal: str | os.PathLike[str] | None = ...,
     around: Around = ...,
     observations: Observations = ...,
@@ -51,7 +51,7 @@ def wrap(  # noqa: D417 - the options of Session are described there
     *,
     policies: PolicyLike | None = None,
     adapter: Adapter | str | None = None,
-    mode_floor: Mode | None = None,
+    mode_floor: Mode | str | None = None,
     journal: str | os.PathLike[str] | None = None,
     around: Around = "auto",
     observations: Observations = "tool",
@@ -81,7 +81,7 @@ def wrap(  # noqa: D417 - the options of Session are described there
     wrapped_with: dict[str, Any] = {
         "policy": as_policy([] if policies is None else policies),
         "given_adapter": adapter,
-        "mode_floor": None if mode_floor is None else Mode(mode_floor),
+        "mode_floor": None if mode_floor is None else as_mode(mode_floor),
         "journal": _folder(journal),
         "observations": observations,
         "pinned": pinned,

@@ -15,6 +15,7 @@ from leyline_agent.wrapping.instrument import install
 from leyline_agent.wrapping.scope import (
     CallScope,
     TurnExchange,
+    active,
     entered,
     open_turn,
     stepped,
@@ -96,10 +97,12 @@ class _Beginning:
         self._wrapped = wrapped
         self._name = name
         self._pool = wrapped.pool()
-        self._told = False
 
     def __call__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Call:
         install()
+        around = active()
+        if around is not None:
+            around.reached = True
         bound = self._signature.bind(*args, **kwargs)
         request = {"messages": bound.arguments.get(self._name)}
         for key in ("tools", "extra_body"):
@@ -113,7 +116,7 @@ class _Beginning:
             bound.arguments[self._name] = sent["messages"]
         lost = [key for key in extras if not self._give(bound, key, extras[key])]
         exchange = TurnExchange(sent, None, turn)
-        scope = CallScope(self._wrapped.adapter, exchange, extras, self._pool.last)
+        scope = CallScope(self._wrapped.adapter, exchange, extras)
         return _Call(bound.args, bound.kwargs, scope, lambda: self._tell(lost, scope))
 
     def _argument(self, bound: inspect.BoundArguments, key: str) -> Any:
@@ -134,8 +137,8 @@ class _Beginning:
 
     def _tell(self, lost: list[str], scope: CallScope) -> None:
         """Say once that the engine learns of no edits: messages alone reach it."""
-        if lost and not scope.reached and not self._told:
-            self._told = True
+        if lost and not scope.reached and not self._wrapped.told:
+            self._wrapped.told = True
             logger.warning(
                 "%s takes no %s and calls no library that could: the engine is not told of edits",
                 self._wrapped.name, ", ".join(lost),

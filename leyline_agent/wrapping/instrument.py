@@ -228,7 +228,6 @@ def _carried(function: Callable[..., Any]) -> Callable[..., Any]:
     """
     scope = active()
 
-    @functools.wraps(function)
     def run(*args: Any, **kwargs: Any) -> Any:
         with entered(scope):
             return function(*args, **kwargs)

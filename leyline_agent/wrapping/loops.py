@@ -4,45 +4,45 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from leyline_agent.wrapping.instrument import install
-from leyline_agent.wrapping.scope import LoopScope, Scope, entered
+from leyline_agent.wrapping.scope import LoopScope, Scope, active, entered
 from leyline_agent.wrapping.settings import Wrapped
 
 __all__ = ["around_loop"]
 
+logger = logging.getLogger("leyline.wrap")
+
 
 def around_loop(function: Callable[..., Any], wrapped: Wrapped) -> Callable[..., Any]:
     """`function` with a scope, and so sessions, of its own for each call."""
-
-    def scope() -> LoopScope:
-        install()
-        return LoopScope(wrapped.adapter, wrapped.pool(), wrapped.bypassed)
-
     if inspect.isasyncgenfunction(function):
 
         @functools.wraps(function)
         async def stream_async(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
-            generator, around = function(*args, **kwargs), scope()
-            step = functools.partial(generator.asend, None)
-            try:
-                while True:
-                    try:
-                        with entered(around):
-                            item = await step()
-                    except StopAsyncIteration:
-                        return
-                    try:
-                        step = functools.partial(generator.asend, (yield item))
-                    except GeneratorExit:
-                        raise
-                    except BaseException as error:  # Thrown in: it is the loop's to handle.
-                        step = functools.partial(generator.athrow, error)
-            finally:
-                with entered(around):
-                    await generator.aclose()
+            generator = function(*args, **kwargs)
+            with _running(wrapped) as scope:
+                step = functools.partial(generator.asend, None)
+                try:
+                    while True:
+                        try:
+                            with entered(scope):
+                                item = await step()
+                        except StopAsyncIteration:
+                            return
+                        try:
+                            step = functools.partial(generator.asend, (yield item))
+                        except GeneratorExit:
+                            raise
+                        except BaseException as error:  # Thrown in: it is the loop's to handle.
+                            step = functools.partial(generator.athrow, error)
+                finally:
+                    with entered(scope):
+                        await generator.aclose()
 
         return stream_async
 
@@ -50,7 +50,8 @@ def around_loop(function: Callable[..., Any], wrapped: Wrapped) -> Callable[...,
 
         @functools.wraps(function)
         def stream(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
-            return (yield from _scoped(function(*args, **kwargs), scope()))
+            with _running(wrapped) as scope:
+                return (yield from _scoped(function(*args, **kwargs), scope))
 
         return stream
 
@@ -58,18 +59,40 @@ def around_loop(function: Callable[..., Any], wrapped: Wrapped) -> Callable[...,
 
         @functools.wraps(function)
         async def run_async(*args: Any, **kwargs: Any) -> Any:
-            return await _awaited(function(*args, **kwargs), scope())
+            with _running(wrapped) as scope, entered(scope):
+                return await function(*args, **kwargs)
 
         return run_async
 
     @functools.wraps(function)
     def run(*args: Any, **kwargs: Any) -> Any:
-        around = scope()
-        with entered(around):
-            result = function(*args, **kwargs)
-        return _awaited(result, around) if inspect.isawaitable(result) else result
+        with _running(wrapped) as scope:
+            with entered(scope):
+                result = function(*args, **kwargs)
+            if inspect.isawaitable(result):
+                scope.reached = True  # Not run yet; whether it calls a model is not known here.
+                return _awaited(result, scope)
+            return result
 
     return run
+
+
+@contextmanager
+def _running(wrapped: Wrapped) -> Iterator[LoopScope]:
+    """A loop's scope while it runs; says so, once, where a loop calls no model that we see."""
+    install()
+    around = active()
+    if around is not None:
+        around.reached = True
+    scope = LoopScope(wrapped.adapter, wrapped.pool(), wrapped.bypassed)
+    yield scope
+    if not scope.reached and not wrapped.told:
+        wrapped.told = True
+        logger.warning(
+            "%s made no model call through litellm or an OpenAI client: nothing was edited. Wrap "
+            "the function that calls the model instead, if it calls it in another way",
+            wrapped.name,
+        )
 
 
 def _scoped(generator: Generator[Any, Any, Any], scope: Scope) -> Generator[Any, Any, Any]:

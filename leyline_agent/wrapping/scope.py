@@ -60,11 +60,17 @@ class Exchange(Protocol):
 
 
 class Scope(Protocol):
-    """What stands between a wrapped function and a library."""
+    """What stands between a wrapped function and a library.
+
+    Attributes:
+        reached: whether a model call was made in it.
+    """
 
     def exchange(self, request: Request) -> Exchange:
         """Take up a call."""
         ...
+
+    reached: bool
 
     @property
     def session(self) -> Session | None:
@@ -163,11 +169,13 @@ class LoopScope:
         adapter: the sessions' adapter.
         pool: the sessions of the conversations in this run.
         bypassed: calls that went out unedited, each with the reason.
+        reached: whether there was a model call, its own or a nested function's.
     """
 
     adapter: Adapter
     pool: SessionPool
     bypassed: deque[str]
+    reached: bool = False
 
     @property
     def session(self) -> Session | None:
@@ -176,6 +184,7 @@ class LoopScope:
 
     def exchange(self, request: Request) -> TurnExchange:
         """A turn of the session the messages belong to."""
+        self.reached = True
         turn = open_turn(self.pool, self.bypassed, request)
         caller = self.adapter if isinstance(self.adapter, CallingAdapter) else None
         return TurnExchange(turn.request if turn else request, caller, turn)
@@ -192,7 +201,6 @@ class CallScope:
         adapter: the session's.
         turn: the call as a turn.
         extras: what the adapter added to the request, by name.
-        session: the session the turn belongs to.
         response: the response of the library call; None when there was none.
         reached: whether there was a library call.
     """
@@ -200,9 +208,13 @@ class CallScope:
     adapter: Adapter
     turn: TurnExchange
     extras: Request
-    session: Session | None
     response: Any = None
     reached: bool = False
+
+    @property
+    def session(self) -> Session | None:
+        """The session the turn belongs to; None where none could be opened."""
+        return self.turn.turn.session if self.turn.turn else None
 
     def exchange(self, request: Request) -> InnerExchange:
         """The call with the adapter's additions."""

@@ -33,6 +33,7 @@ class Wrapped:
         journal: the folder of the sessions' journals.
         sessions: the last sessions, the newest last.
         bypassed: the last calls that went out unedited, each with the reason.
+        told: whether it was said that edits cannot reach a model from here.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Wrapped:
     policy_deadline: float = 0.1
     sessions: deque[Session] = field(default_factory=lambda: deque(maxlen=MAX_KEPT))
     bypassed: deque[str] = field(default_factory=lambda: deque(maxlen=MAX_KEPT))
+    told: bool = False
     _adapter: Adapter | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 

@@ -328,6 +328,7 @@ def test_journals_go_into_a_folder(task, tmp_path):
         (lambda path: leyline.wrap(3), "cannot wrap 3"),
         (lambda path: leyline.wrap(dict), "wrap a function or a method"),
         (lambda path: leyline.wrap(policies="no_such_policy"), "no policy named"),
+        (lambda path: leyline.wrap(mode_floor="forgive"), "the modes are amortize, repair"),
         (lambda path: leyline.wrap(around="call")(lambda: 0), "no parameter that could take"),
         (lambda path: leyline.wrap(journal=path), "is a file; name a folder"),
     ],

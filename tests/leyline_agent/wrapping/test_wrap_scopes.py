@@ -197,6 +197,17 @@ def test_a_wrapped_call_inside_a_wrapped_loop(client, task, observe, model, stub
     assert list(loop.leyline.sessions) == []
 
 
+def test_a_loop_whose_model_calls_are_not_seen_is_told_once(caplog, turns):
+    run = leyline.wrap(lambda: None)
+    run()
+    run()
+    assert caplog.text.count("<lambda> made no model call") == 1
+    nesting = leyline.wrap(lambda: leyline.wrap(turns)())
+    nesting()
+    assert "make made" not in caplog.text
+    assert caplog.text.count("made no model call") == 1
+
+
 def test_the_current_session_is_there_while_a_loop_runs(turns, model, outputs, stub):
     @leyline.wrap(policies=stub)
     def run():
