@@ -30,7 +30,7 @@ from leyline_agent.edit import apply as apply_edits
 from leyline_agent.errors import AdapterError, InvalidSpan, StaleSession, TrajectoryError
 from leyline_agent.journal import Journal
 from leyline_agent.message import Message, copy, view_digest
-from leyline_agent.policy import as_policy
+from leyline_agent.policy import PolicyLike, as_policy
 from leyline_agent.proposal import HARNESS, Proposal, Proposer, Skipped
 from leyline_agent.receipt import Receipt
 from leyline_agent.resume import replay
@@ -66,7 +66,7 @@ class Session:
 
     def __init__(
         self,
-        policies: Any = None,
+        policies: PolicyLike | None = None,
         adapter: Adapter | str | None = None,
         *,
         id: str | None = None,
@@ -88,7 +88,7 @@ class Session:
     def resume(
         cls,
         path: str | os.PathLike[str],
-        policies: Any = None,
+        policies: PolicyLike | None = None,
         adapter: Adapter | str | None = None,
         *,
         pinned: Pinned | None = None,
@@ -108,7 +108,7 @@ class Session:
     def _configure(
         self,
         state: State,
-        policies: Any,
+        policies: PolicyLike | None,
         adapter: Adapter | str | None,
         pinned: Pinned | None,
         policy_deadline: float,
@@ -187,6 +187,8 @@ class Session:
                 self._release(prepared)
                 return None
             request: Request = {"messages": sent, "tools": tools} if tools else {"messages": sent}
+            if self._journal:
+                self._journal.begun(prepared.commit)
             try:
                 found = adapter.edit_ahead(request, prepared.commit)
             except BaseException as error:

@@ -93,6 +93,7 @@ class Turn:
 
         Raises:
             LeylineError: the turn is closed already.
+            OSError: the journal cannot be written; the turn is committed all the same.
         """
         self._close()
         return self._session._finish(self._prepared, result)

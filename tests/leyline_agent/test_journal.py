@@ -129,6 +129,17 @@ def test_a_view_fed_back_is_rebuilt(path):
     assert (resumed.view, resumed.history) == (session.view, session.history)
 
 
+def test_edits_ahead_are_rebuilt(path):
+    session = Session(adapter=MockAdapter(model()), journal=path)
+    messages = run(session, 3)
+    session.edit(Edit(3, 4, (result("c0", "short"),)))
+    assert session.edit_ahead() is not None
+    resumed = Session.resume(path, adapter=session.adapter)
+    assert (resumed.version, resumed.view) == (4, session.view)
+    commit = resumed.begin(messages).commit
+    assert (commit.base_version, commit.base_len) == (4, len(session.view))
+
+
 def test_a_cut_off_last_line_is_dropped_and_told(path, caplog):
     session = Session(Stub(), MockAdapter(model()), journal=path)
     messages = run(session, 3)
