@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncGenerator, Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import TypeVar
 
 __all__ = ["EngineThread"]
@@ -36,6 +38,27 @@ class EngineThread:
                 yield item  # type: ignore[misc]
         finally:
             self._executor.submit(steps.close)
+
+    async def drain(self, steps: Generator[T, None, None]) -> T | None:
+        """The last item of a generator, taken at one go; None when there is none.
+
+        Whoever stops waiting stops it after the step that runs.
+        """
+        gone = threading.Event()
+
+        def run() -> T | None:
+            last = None
+            with closing(steps):
+                for item in steps:
+                    last = item
+                    if gone.is_set():
+                        break
+            return last
+
+        try:
+            return await self.call(run)
+        finally:
+            gone.set()
 
     def close(self) -> None:
         """Wait for the step that runs now; nothing can be run afterwards."""

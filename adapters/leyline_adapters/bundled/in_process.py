@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from leyline_agent.serving.chat import ChatService
 from leyline_agent.serving.edits import apply_directives, edit_ahead, forget
 from leyline_agent.serving.engine import Engine, EngineConfig
 from leyline_agent.serving.models.embedded import DEFAULT, resolve
+from leyline_agent.serving.thread import EngineThread
 from leyline_agent.serving.wire import (
     ChatRequest,
     DirectivesRequest,
@@ -39,6 +40,7 @@ class BundledAdapter:
     def __init__(self, service: ChatService | None = None, tenant: str = "") -> None:
         self.service = service or _service(DEFAULT, EngineConfig())
         self.tenant = tenant
+        self._thread = EngineThread()
 
     @classmethod
     def load(
@@ -73,21 +75,20 @@ class BundledAdapter:
         return self.service.stream(self._parsed(request, stream=True), self.tenant)
 
     async def acomplete(self, request: Request) -> dict[str, Any]:
-        """`complete` in a thread."""
-        return await asyncio.to_thread(self.complete, request)
+        """`complete` on the engine's thread; cancelled, it stops there."""
+        parsed = self._parsed(request, stream=False)
+        answer = await self._thread.drain(self.service.steps(parsed, self.tenant, stream=False))
+        assert answer is not None
+        return answer
 
     async def astream(self, request: Request) -> AsyncIterator[dict[str, Any]]:
-        """`stream`, each chunk made in a thread."""
-        chunks = self.stream(request)
-        done = object()
-        try:
-            while (chunk := await asyncio.to_thread(next, chunks, done)) is not done:
-                assert isinstance(chunk, dict)
-                yield chunk
-        finally:
-            close = getattr(chunks, "close", None)
-            if close is not None:
-                close()
+        """`stream`, each chunk made on the engine's thread."""
+        parsed = self._parsed(request, stream=True)
+        steps = self.service.steps(parsed, self.tenant, stream=True)
+        async with aclosing(self._thread.iterate(steps)) as chunks:
+            async for chunk in chunks:
+                if chunk is not None:
+                    yield chunk
 
     def apply(self, session: str, base_version: int, directives: list[Directive]) -> Receipt:
         """Apply token-space directives to a session, atomically."""
