@@ -12,6 +12,7 @@ import json
 import re
 import secrets
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from leyline_agent.message import Message
@@ -25,6 +26,7 @@ ToolCall = dict[str, Any]
 _NATIVE_ROLES = {"developer": "system", "function": "tool"}
 _OPEN, _CLOSE = "<tool_call>", "</tool_call>"
 _PYTHON_TAG = "<|python_tag|>"
+_REMEMBERED_CALLS = 4096
 _LONGEST_LITERAL = len("-Infinity")
 _DECODER = json.JSONDecoder(strict=False)  # small models write raw newlines inside strings
 _HALF_PAIR = re.compile("[\ud800-\udfff]")
@@ -288,11 +290,23 @@ def _calls(message: Message) -> Iterator[str]:
     functions = [call.get("function") or {} for call in message.get("tool_calls") or ()]
     functions += filter(None, [message.get("function_call")])
     for function in functions:
-        arguments = function.get("arguments") or {}
-        if not isinstance(arguments, str) or _object(arguments) is None:
-            arguments = _dumps(arguments)
-        name = _dumps(function.get("name"))
-        yield f'{_OPEN}\n{{"name": {name}, "arguments": {arguments}}}\n{_CLOSE}'
+        name, arguments = function.get("name"), function.get("arguments") or {}
+        if isinstance(name, str) and isinstance(arguments, str):
+            yield _known_call(name, arguments)
+        else:
+            yield _call(name, arguments)
+
+
+def _call(name: Any, arguments: Any) -> str:
+    if not isinstance(arguments, str) or _object(arguments) is None:
+        arguments = _dumps(arguments)
+    return f'{_OPEN}\n{{"name": {_dumps(name)}, "arguments": {arguments}}}\n{_CLOSE}'
+
+
+@lru_cache(maxsize=_REMEMBERED_CALLS)
+def _known_call(name: str, arguments: str) -> str:
+    """`_call`, remembered: a conversation shows the same calls again at every turn."""
+    return _call(name, arguments)
 
 
 def _text(content: Any) -> str:
