@@ -24,7 +24,7 @@ from leyline_agent.serving.engine import Engine, Prompt, Run
 from leyline_agent.serving.generate import Generation
 from leyline_agent.serving.kv.sequence import CachedSequence
 from leyline_agent.serving.render import ChatRenderer
-from leyline_agent.serving.sessions import SessionStore
+from leyline_agent.serving.sessions import EngineSession, SessionStore
 from leyline_agent.serving.turns import Turn, plan_chat
 from leyline_agent.serving.wire import ChatRequest
 
@@ -136,6 +136,11 @@ class ChatService:
         if wrong is not None:
             raise InvalidRequest(f"token id {wrong} is outside the model's vocabulary of {size}")
 
+    def session(self, tenant: str, session_id: str) -> EngineSession:
+        """The tenant's session, made if need be; the least recently used one may go for it."""
+        with self.exclusive():
+            return self.sessions.open(tenant, session_id)
+
     def exclusive(self) -> AbstractContextManager[None]:
         """Hold the engine."""
         return self.engine.exclusive()
@@ -173,7 +178,7 @@ class ChatService:
     def _turn(self, request: ChatRequest, tenant: str) -> Iterator[ChatTurn]:
         """A turn whose prompt is to be prefilled."""
         commit = request.leyline
-        session = self.sessions.open(tenant, commit.session) if commit else None
+        session = self.session(tenant, commit.session) if commit else None
 
         def plan() -> Turn:
             tools = request.shown_tools

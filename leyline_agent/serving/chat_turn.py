@@ -107,18 +107,13 @@ class ChatTurn:
         if self.session is None or commit is None:
             return receipt
         with self.engine.exclusive():
-            if not self.generation.cut:
-                self.session.replies.keep(self.reply, self.generated.tokens)
             sequence = self.run.finish()
             if any(edit.redact for edit in commit.edits):
-                receipt = redact(
-                    self.engine,
-                    self.session,
-                    sequence,
-                    receipt,
-                    self.planned.removed,
-                    self.request.messages,
-                )
+                view = self.request.messages
+                receipt = redact(self.engine, self.session, sequence, receipt, self.planned, view)
+                self.chat.forget_texts()
+            if not self.generation.cut:
+                self.session.replies.keep(self.reply, self.generated.tokens)
             version = Version(
                 number=commit.version,
                 base=commit.base_version,
@@ -127,14 +122,21 @@ class ChatTurn:
                 sequence=sequence,
                 prompt_len=receipt.prompt,
                 receipt=receipt,
+                tools=self.request.shown_tools,
             )
             self.session.add(version)
         return receipt
 
 
 def tell(receipt: Receipt, turn: Turn, commit: Commit | TokenCommit | None) -> Receipt:
-    """A run's receipt with what the engine does not know: the commit, and the turn's reason."""
-    known: dict[str, Any] = {"reason": turn.reason, "detail": turn.detail}
+    """A run's receipt with what the engine does not know.
+
+    That is the commit, the turn's reason, and the edits that became no directive.
+    """
+    edits = list(receipt.edits)
+    for place, edit in reversed(turn.without):
+        edits.insert(place, edit)
+    known: dict[str, Any] = {"reason": turn.reason, "detail": turn.detail, "edits": tuple(edits)}
     if commit is not None:
         known["session"] = commit.session
         known["base_version"] = commit.base_version

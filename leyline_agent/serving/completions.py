@@ -39,7 +39,7 @@ def completion_steps(
     """A request in steps, as `ChatService.steps`. The last body has the ids that were sampled."""
     commit = request.leyline
     tokens = _tokens(service, request)
-    session = service.sessions.open(tenant, commit.session) if commit else None
+    session = service.session(tenant, commit.session) if commit else None
     digest = hashlib.blake2b(repr(tokens).encode(), digest_size=16).hexdigest()
 
     def plan() -> Turn:

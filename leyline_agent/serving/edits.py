@@ -6,15 +6,17 @@ import hashlib
 from dataclasses import replace
 
 from leyline_agent.directive import Directive, Mode, apply
-from leyline_agent.errors import StaleSession, UnknownSession
+from leyline_agent.errors import InvalidRequest, StaleSession, UnknownSession
+from leyline_agent.message import digest, view_digest
 from leyline_agent.receipt import Reason, Receipt
 from leyline_agent.serving.chat import ChatService
+from leyline_agent.serving.chat_turn import tell
 from leyline_agent.serving.engine import Prompt
 from leyline_agent.serving.kv.sequence import CachedSequence
 from leyline_agent.serving.scrub import redact
 from leyline_agent.serving.sessions import EngineSession, Version
 from leyline_agent.serving.turns import Turn, as_items, plan_ahead
-from leyline_agent.serving.wire import DirectivesRequest, EditsRequest
+from leyline_agent.serving.wire import DirectivesRequest, EditsRequest, TokenCommit
 
 __all__ = ["apply_directives", "edit_ahead", "forget"]
 
@@ -24,6 +26,7 @@ def edit_ahead(service: ChatService, request: EditsRequest, tenant: str = "") ->
 
     Raises:
         UnknownSession: the session or its base version is not held here.
+        InvalidRequest: that version has no messages, or the digest is not theirs.
     """
     commit = request.leyline
     with service.exclusive():
@@ -32,13 +35,19 @@ def edit_ahead(service: ChatService, request: EditsRequest, tenant: str = "") ->
         if again is not None:
             return again.receipt
         base = _base(session, commit.base_version)
-        tools = request.tools or []
+        if base.messages is None:
+            raise InvalidRequest(
+                f"version {base.number} of session {session.id!r} was made of tokens; it has no "
+                "messages to edit, only tokens (POST .../directives)"
+            )
+        if commit.view_digest not in ("", view_digest(digest(m) for m in request.messages)):
+            raise InvalidRequest("view_digest does not match the messages; nothing was edited")
+        tools = base.tools if request.tools is None else request.tools
         turn = plan_ahead(service.chat, request.messages, tools, session, base, commit)
         receipt, sequence = _run(service, session, base, turn, commit.version)
         if any(edit.redact for edit in commit.edits):
-            receipt = redact(
-                service.engine, session, sequence, receipt, turn.removed, request.messages
-            )
+            receipt = redact(service.engine, session, sequence, receipt, turn, request.messages)
+            service.chat.forget_texts()
         version = Version(
             number=commit.version,
             base=base.number,
@@ -47,6 +56,7 @@ def edit_ahead(service: ChatService, request: EditsRequest, tenant: str = "") ->
             sequence=sequence,
             prompt_len=len(sequence),
             receipt=receipt,
+            tools=tools,
         )
         session.add(version)
         return receipt
@@ -67,10 +77,10 @@ def apply_directives(
     for directive in directives:
         service.check_ids(directive.replacement)
     number = request.version or request.base_version + 1
-    digest = hashlib.blake2b(repr(directives).encode(), digest_size=16).hexdigest()
+    identity = hashlib.blake2b(repr(directives).encode(), digest_size=16).hexdigest()
     with service.exclusive():
         session = _session(service, tenant, session_id)
-        again = session.made(number, request.base_version, digest)
+        again = session.made(number, request.base_version, identity)
         if again is not None:
             return again.receipt
         newest = session.newest.number if session.newest else 0
@@ -81,9 +91,10 @@ def apply_directives(
             )
         base = _base(session, newest)
         tokens = apply(base.sequence.tokens, directives)
-        prompt = Prompt(tokens, tenant, base.sequence, as_items(directives), 0, number)
+        items = as_items(directives)
+        prompt = Prompt(tokens, tenant, base.sequence, items, version=number, owner=session.id)
         receipt, sequence = _run(service, session, base, Turn(prompt), number)
-        session.add(Version(number, newest, digest, None, sequence, len(sequence), receipt))
+        session.add(Version(number, newest, identity, None, sequence, len(sequence), receipt))
         return receipt
 
 
@@ -106,7 +117,9 @@ def forget(service: ChatService, session_id: str, edit_id: str, tenant: str = ""
         tokens = list(newest.sequence.tokens)
         again = [] if at is None else [Directive(at, len(tokens), tuple(tokens[at:]), Mode.FORGET)]
         items = as_items(again)
-        prompt = Prompt(tokens, tenant, newest.sequence, items, 0, newest.number)
+        prompt = Prompt(
+            tokens, tenant, newest.sequence, items, version=newest.number, owner=session.id
+        )
         turn = Turn(prompt, Reason.ASKED if items else Reason.NO_CHANGE)
         receipt, sequence = _run(service, session, newest, turn, newest.number)
         named = tuple(edit.model_copy(update={"id": edit_id}) for edit in receipt.edits)
@@ -147,10 +160,5 @@ def _run(
     except BaseException:
         run.abandon()
         raise
-    told = {
-        "session": session.id,
-        "base_version": base.number,
-        "version": version,
-        "reason": turn.reason,
-    }
-    return run.receipt.model_copy(update=told), run.finish()
+    commit = TokenCommit(session=session.id, base_version=base.number, version=version)
+    return tell(run.receipt, turn, commit), run.finish()

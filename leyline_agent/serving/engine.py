@@ -76,6 +76,7 @@ class Prompt:
         appended: new tokens behind everything edited.
         version: names this commit's edits: edit i is "version.i".
         policies: for receipts, the policy behind each edit.
+        owner: the session that has it computed, "" for none.
     """
 
     tokens: list[int]
@@ -85,6 +86,7 @@ class Prompt:
     appended: int = 0
     version: int = 0
     policies: Sequence[str] = ()
+    owner: str = ""
 
 
 class Engine:
@@ -200,7 +202,9 @@ class Engine:
         settled = self._settle(prompt)
         done, splice_us, edit_us = self._splice(prompt, settled)
         receipt = _receipt(prompt, settled, done, splice_us, edit_us)
-        run = Run(self, prompt.tenant, done.sequence, done.fresh, receipt, settled)
+        run = Run(
+            self, prompt.tenant, done.sequence, done.fresh, receipt, settled, owner=prompt.owner
+        )
         run.seconds = time.perf_counter() - started
         return run
 

@@ -125,6 +125,11 @@ class ChatRenderer:
         ids = self._render_local(messages, tools, replies)
         return self._render_whole(messages, tools, replies) if ids is None else ids
 
+    def forget_texts(self) -> None:
+        """Forget the ids of every text seen so far."""
+        self._encode.cache_clear()
+        self._local = self._find_local()
+
     def _render_local(
         self,
         messages: Sequence[Message],

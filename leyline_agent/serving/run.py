@@ -34,6 +34,7 @@ class Run:
         settled: the directives as carried out.
         logits: float32 [vocab] of the last token, when nothing is pending; None where no model
             runs.
+        owner: whose entries in the tenant's tree it makes.
         seconds: spent on the prompt so far.
     """
 
@@ -44,6 +45,7 @@ class Run:
     receipt: Receipt
     settled: Settled
     logits: Tensor | None = None
+    owner: str = ""
     seconds: float = 0.0
     _open: bool = field(default=True, repr=False)
     _copy_us: float = field(default=0.0, repr=False)
@@ -108,7 +110,8 @@ class Run:
         length = self.sequence.canonical_len
         if length:
             tree = self.engine.forest.tree(self.tenant)
-            tree.insert(self.sequence.tokens[:length], self.sequence.extents(0, length))
+            extents = self.sequence.extents(0, length)
+            tree.insert(self.sequence.tokens[:length], extents, self.owner)
         return self.sequence
 
     def abandon(self) -> None:

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
 from leyline_agent.directive import Mode
-from leyline_agent.lowering import common_prefix
 from leyline_agent.message import Message, text
-from leyline_agent.receipt import Reason, Receipt
+from leyline_agent.receipt import EditReceipt, Reason, Receipt
 from leyline_agent.serving.engine import Engine
 from leyline_agent.serving.kv.sequence import CachedSequence
-from leyline_agent.serving.kv.slots import Extent, slice_extents
+from leyline_agent.serving.kv.slots import Extent
 from leyline_agent.serving.sessions import EngineSession
+from leyline_agent.serving.turns import Turn
 
 __all__ = ["quoting_messages", "redact", "scrub"]
 
-Counts = np.ndarray[tuple[int], np.dtype[np.int32]]
+Mask = np.ndarray[tuple[int], np.dtype[np.bool_]]
 
 _MIN_LINE = 16
 _MIN_WORD = 8
@@ -29,31 +30,34 @@ def redact(
     session: EngineSession,
     keep: CachedSequence,
     receipt: Receipt,
-    removed: str,
+    turn: Turn,
     view: Sequence[Message],
 ) -> Receipt:
     """`scrub` after a commit that redacts; its receipt, telling what could not be scrubbed.
 
-    `removed` is the text the commit took away, `view` the messages that are left.
+    `turn` is the commit's, `receipt` what is told of it, `view` the messages that are left.
     """
-    told = {
-        "retained": scrub(engine, session, keep),
-        "quoted_in": quoting_messages(removed, view),
+    told: dict[str, Any] = {
+        "mode_used": Mode.FORGET,
         "reason": Reason.REDACTED,
+        "retained": scrub(engine, session, keep),
+        "quoted_in": quoting_messages(turn.removed, view),
     }
     session.replies.retain(view)
-    edits = tuple(
-        edit.model_copy(update=told) if edit.mode_used is Mode.FORGET else edit
-        for edit in receipt.edits
-    )
-    return receipt.model_copy(update={"edits": edits})
+    edits = [
+        edit.model_copy(update=told) if index in turn.redacting else edit
+        for index, edit in enumerate(receipt.edits)
+    ]
+    if not turn.redacting:  # nothing of it was cached in this version
+        edits.append(EditReceipt(mode_asked=Mode.FORGET, **told))
+    return receipt.model_copy(update={"edits": tuple(edits)})
 
 
 def scrub(engine: Engine, session: EngineSession, keep: CachedSequence) -> int:
-    """Drop and zero what the session's versions computed behind where `keep` departs from them.
+    """Give up everything a session had computed but what `keep` and its prefix consist of.
 
-    Every held version is given up: each was computed while the text was visible. The tenant's
-    tree loses the same tokens. Slots nobody else holds are overwritten.
+    Every held version goes, with all that the session ever put into its tenant's tree: it was, or
+    may have been, computed while the text was visible. Slots that nobody holds are overwritten.
 
     Args:
         engine: whose pool and trees.
@@ -63,26 +67,19 @@ def scrub(engine: Engine, session: EngineSession, keep: CachedSequence) -> int:
     Returns:
         How many slots somebody else still holds: other sessions that were given the same text.
     """
-    tree = engine.forest.tree(session.tenant)
-    tainted: list[Extent] = []
+    pool, tree = engine.pool, engine.forest.tree(session.tenant)
+    ours = tree.owned(session.id)
     for version in session.versions.values():
-        if version.evicted:
-            continue
-        start = common_prefix(version.sequence.tokens, keep.tokens)
-        tainted.extend(version.sequence.extents(start))
-        cached = tree.match(version.sequence.tokens)
-        tree.remove(list(slice_extents(cached.extents, start, cached.length)))
-    engine.pool.retain(tainted)
+        ours.extend(version.sequence.extents())
+    clean = [*keep.extents(), *tree.match(keep.tokens).extents]
+    tainted = _mask(pool.num_slots, ours) & ~_mask(pool.num_slots, clean)
+    tree.remove(_runs(tainted))
     for version in session.versions.values():
         version.evict()
         version.messages = None
-    ours = _count(engine.pool.num_slots, tainted)
-    alone = (ours > 0) & (engine.pool.references == ours)
-    engine.executor.zero(_runs(alone))
-    clean = _count(engine.pool.num_slots, keep.extents()) > 0
-    retained = (ours > 0) & ~alone & ~clean
-    engine.pool.release(tainted)
-    return int(retained.sum())
+    used_before = (pool.references == 0) & (pool.epochs > 0)
+    engine.executor.zero(_runs(used_before))
+    return int((tainted & (pool.references > 0)).sum())
 
 
 def quoting_messages(removed: str, view: Sequence[Message]) -> tuple[int, ...]:
@@ -101,15 +98,15 @@ def _telling(word: str) -> bool:
     return any(c.isdigit() for c in word)
 
 
-def _count(num_slots: int, extents: Iterable[Extent]) -> Counts:
-    """How often each slot occurs in the extents."""
-    result = np.zeros(num_slots, np.int32)
+def _mask(num_slots: int, extents: Iterable[Extent]) -> Mask:
+    """Which slots are in the extents."""
+    result = np.zeros(num_slots, np.bool_)
     for start, end in extents:
-        result[start:end] += 1
+        result[start:end] = True
     return result
 
 
-def _runs(mask: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> list[Extent]:
+def _runs(mask: Mask) -> list[Extent]:
     slots = np.flatnonzero(mask)
     parts = np.split(slots, np.flatnonzero(np.diff(slots) != 1) + 1)
     return [Extent(int(part[0]), int(part[-1]) + 1) for part in parts if len(part)]

@@ -8,8 +8,9 @@ ones no longer share.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from leyline_agent.message import Message
 from leyline_agent.receipt import Receipt
@@ -31,6 +32,7 @@ class Version:
         base: the version it was made from.
         digest: the view digest the client sent, "" when none.
         messages: the view with its reply; None for a token-level session, or once redacted.
+        tools: the tools the view was rendered with.
         sequence: tokens and KV, prompt and reply; empty once evicted.
         prompt_len: tokens of the prompt.
         receipt: what it cost.
@@ -43,6 +45,7 @@ class Version:
     sequence: CachedSequence
     prompt_len: int
     receipt: Receipt
+    tools: Sequence[Mapping[str, Any]] = ()
     evicted: bool = False
 
     def evict(self) -> None:
@@ -53,16 +56,20 @@ class Version:
 
 @dataclass
 class EngineSession:
-    """A session of one tenant."""
+    """A session of one tenant. Once dropped it holds nothing and takes nothing more."""
 
     tenant: str
     id: str
     versions: OrderedDict[int, Version] = field(default_factory=OrderedDict)
     replies: Replies = field(default_factory=Replies)
     receipts: list[Receipt] = field(default_factory=list)
+    dropped: bool = False
 
     def add(self, version: Version) -> None:
         """Record a commit; the oldest version is dropped when there are too many."""
+        if self.dropped:  # while the commit was being computed
+            version.sequence.release()
+            return
         replaced = self.versions.pop(version.number, None)
         if replaced is not None:
             replaced.sequence.release()
@@ -73,21 +80,25 @@ class EngineSession:
             oldest.sequence.release()
 
     def made(self, number: int, base: int, digest: str) -> Version | None:
-        """Version `number`, if it is this very commit: the same again is a retry, and acts once."""
+        """Version `number`, if it is this very commit: the same again is a retry, and acts once.
+
+        A commit without a digest is none: nobody can tell whether it says the same.
+        """
         version = self.versions.get(number)
         same = version is not None and (version.base, version.digest) == (base, digest)
-        return version if same else None
+        return version if same and digest else None
 
     @property
     def newest(self) -> Version | None:
         """The version committed last."""
         return next(reversed(self.versions.values()), None)
 
-    def release(self) -> None:
-        """Drop every version's KV."""
+    def drop(self) -> None:
+        """Drop every version and its KV."""
         for version in self.versions.values():
             version.sequence.release()
         self.versions.clear()
+        self.dropped = True
 
 
 class SessionStore:
@@ -118,14 +129,14 @@ class SessionStore:
             self._sessions[tenant, session_id] = session
             while len(self._sessions) > self.max_sessions:
                 _, oldest = self._sessions.popitem(last=False)
-                oldest.release()
+                oldest.drop()
         return session
 
     def drop(self, tenant: str, session_id: str) -> bool:
         """Forget a session; whether there was one."""
         session = self._sessions.pop((tenant, session_id), None)
         if session is not None:
-            session.release()
+            session.drop()
         return session is not None
 
     def give_up(self, keep: CachedSequence | None) -> Iterator[None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -9,9 +10,9 @@ from typing import Any
 from leyline_agent.adapter import Commit, WireEdit
 from leyline_agent.directive import Directive, Mode, apply
 from leyline_agent.edit import Edit
-from leyline_agent.lowering import Lowered, common_prefix, lower
+from leyline_agent.lowering import Lowered, Lowering, common_prefix, lower
 from leyline_agent.message import Message, digest, text, view_digest
-from leyline_agent.receipt import Reason
+from leyline_agent.receipt import EditReceipt, Reason
 from leyline_agent.serving.engine import Prompt
 from leyline_agent.serving.render import ChatRenderer, SessionRenderer
 from leyline_agent.serving.sessions import EngineSession, Version
@@ -29,12 +30,17 @@ class Turn:
         reason: why the turn is not carried out as asked; ASKED when it is.
         detail: the reason in words.
         removed: the text that redacting edits took away.
+        without: receipts of edits that became no directive, each with the number of directives
+            that stand before it.
+        redacting: which receipts are of edits that redact, those without a directive counted in.
     """
 
     prompt: Prompt
     reason: Reason = Reason.ASKED
     detail: str = ""
     removed: str = ""
+    without: tuple[tuple[int, EditReceipt], ...] = ()
+    redacting: frozenset[int] = frozenset()
 
 
 def plan_chat(
@@ -48,29 +54,25 @@ def plan_chat(
     """The prompt of a chat request. Whatever does not fit together is an ordinary prefill."""
     if session is None or commit is None:
         return Turn(Prompt(chat.render(messages, tools), tenant))
-    renderer = SessionRenderer(chat, session.replies)
-    plain = Prompt(renderer.render(messages, tools), tenant, version=commit.version)
+    tokens = SessionRenderer(chat, session.replies).render(messages, tools)
+    plain = Prompt(tokens, tenant, version=commit.version, owner=session.id)
     if commit.view_digest and commit.view_digest != view_digest(digest(m) for m in messages):
         return Turn(plain, Reason.DIGEST_MISMATCH, "view_digest does not match the messages")
-    known = _known(session, commit.version, commit.base_version, commit.view_digest, plain)
-    if isinstance(known, Turn):
-        return known
-    base = known
+    base = _known(session, commit.version, commit.base_version, commit.view_digest, plain)
+    if isinstance(base, Turn):
+        return base
     if base.messages is None:  # made by directives: there are tokens to compare, but no messages
         return _claimed(plain, base, ())
-    unedited, edits = _undo(base.messages, messages, commit.edits)
-    held = base.sequence.tokens
-    lowering = lower(held, unedited, edits, renderer, tools=tools, edited=plain.tokens)
-    prompt = Prompt(
-        tokens=list(lowering.tokens),
-        tenant=tenant,
+    edited = _lowered(chat, messages, tools, session, base, commit, tokens)
+    prompt = replace(
+        plain,
+        tokens=list(edited.lowering.tokens),
         previous=base.sequence,
-        items=lowering.items,
-        appended=lowering.appended,
-        version=commit.version,
-        policies=[edit.policy for edit in edits],
+        items=edited.lowering.items,
+        appended=edited.lowering.appended,
+        policies=[edit.policy for edit in edited.edits],
     )
-    return Turn(prompt, removed=_redacted(unedited, edits))
+    return edited.turn(prompt)
 
 
 def plan_ahead(
@@ -82,22 +84,97 @@ def plan_ahead(
     commit: Commit,
 ) -> Turn:
     """The prompt that applies a commit's edits to the cached sequence and appends nothing."""
-    renderer = SessionRenderer(chat, session.replies)
-    unedited, edits = _undo(base.messages or (), view, commit.edits)
-    lowering = lower(base.sequence.tokens, unedited, edits, renderer, tools=tools)
-    # The reply may end before its end-of-turn token; what is rendered behind it comes later.
-    items = tuple(i for i in lowering.items if i.edits or i.directive.end < len(base.sequence))
-    tokens = apply(base.sequence.tokens, [item.directive for item in items])
+    edited = _lowered(chat, view, tools, session, base, commit)
     prompt = Prompt(
-        tokens=tokens,
+        tokens=apply(base.sequence.tokens, edited.lowering.directives),
         tenant=session.tenant,
         previous=base.sequence,
-        items=items,
+        items=edited.lowering.items,
         appended=0,
         version=commit.version,
-        policies=[edit.policy for edit in edits],
+        policies=[edit.policy for edit in edited.edits],
+        owner=session.id,
     )
-    return Turn(prompt, removed=_redacted(unedited, edits))
+    return edited.turn(prompt)
+
+
+@dataclass(frozen=True)
+class _Unseen:
+    """An edit of messages that the engine has not seen, or not all of them."""
+
+    place: int
+    edit: WireEdit
+    reason: Reason
+
+    @property
+    def receipt(self) -> EditReceipt:
+        asked = Mode.FORGET if self.edit.redact else self.edit.mode
+        return _receipt_of(asked, self.edit.policy, self.reason)
+
+
+@dataclass(frozen=True)
+class _Edited:
+    """A commit's edits on the view before them, lowered.
+
+    Attributes:
+        unedited: that view.
+        edits: those of the commit's edits whose messages the engine has seen.
+        unseen: the others, with where they stand in `unedited`, and why.
+        lowering: of `edits`.
+    """
+
+    unedited: Sequence[Message]
+    edits: Sequence[Edit]
+    unseen: Sequence[_Unseen]
+    lowering: Lowering
+
+    def turn(self, prompt: Prompt) -> Turn:
+        """The turn that runs `prompt`, the lowering's."""
+        items = self.lowering.items
+        places = [min(self.edits[i].start for i in item.edits) for item in items if item.edits]
+        redacts = [any(self.edits[i].redact for i in item.edits) for item in items]
+        lost = [
+            (self.edits[i].start, self.edits[i].redact, self._receipt(i))
+            for i in self.lowering.without
+        ]
+        lost += [(one.place, one.edit.redact, one.receipt) for one in self.unseen]
+        without = sorted(lost, key=lambda each: each[0])
+        told = [(bisect_left(places, place), receipt) for place, _, receipt in without]
+        for (at, _), (_, redact, _) in zip(reversed(told), reversed(without), strict=True):
+            redacts.insert(at, redact)
+        return Turn(
+            prompt,
+            removed=_redacted(self.unedited, self.edits),
+            without=tuple(told),
+            redacting=frozenset(index for index, redact in enumerate(redacts) if redact),
+        )
+
+    def _receipt(self, index: int) -> EditReceipt:
+        edit = self.edits[index]
+        return _receipt_of(edit.effective_mode(), edit.policy, self.lowering.without[index])
+
+
+def _lowered(
+    chat: ChatRenderer,
+    view: Sequence[Message],
+    tools: Sequence[Mapping[str, Any]],
+    session: EngineSession,
+    base: Version,
+    commit: Commit,
+    tokens: Sequence[int] | None = None,
+) -> _Edited:
+    renderer = SessionRenderer(chat, session.replies)
+    seen = (base.messages or ())[: commit.base_len or None]
+    unedited, edits, unseen = _undo(seen, view, commit.edits)
+    held = base.sequence.tokens
+    lowering = lower(held, unedited, edits, renderer, tools=tools, edited=tokens)
+    return _Edited(unedited, edits, unseen, lowering)
+
+
+def _receipt_of(asked: Mode, policy: str, reason: Reason) -> EditReceipt:
+    """The receipt of an edit that became no directive: it changed nothing that is cached."""
+    used = Mode.FORGET if reason is Reason.UNDECLARED else asked
+    return EditReceipt(mode_asked=asked, mode_used=used, reason=reason, policy=policy)
 
 
 def plan_tokens(
@@ -116,7 +193,7 @@ def plan_tokens(
     """
     if session is None or commit is None:
         return Turn(Prompt(list(tokens), tenant))
-    plain = Prompt(list(tokens), tenant, version=commit.version)
+    plain = Prompt(list(tokens), tenant, version=commit.version, owner=session.id)
     known = _known(session, commit.version, commit.base_version, digest, plain)
     if isinstance(known, Turn):
         return known
@@ -197,14 +274,15 @@ def _retry(again: Version, plain: Prompt) -> Turn:
 
 def _undo(
     base: Sequence[Message], view: Sequence[Message], edits: Sequence[WireEdit]
-) -> tuple[list[Message], list[Edit]]:
-    """The view before its edits, and the edits on it.
+) -> tuple[list[Message], list[Edit], list[_Unseen]]:
+    """The view before its edits, the edits on it, and those it cannot tell.
 
     Messages an edit replaced come from the base version; edits of messages the engine has never
     seen need no undoing.
     """
     unedited: list[Message] = []
     found: list[Edit] = []
+    unseen: list[_Unseen] = []
     cursor = at = 0  # in the unedited view, in the edited view
     for edit in sorted(edits, key=lambda e: e.messages):
         start, end = edit.messages
@@ -214,14 +292,15 @@ def _undo(
         new = tuple(view[at : at + edit.count])
         at += edit.count
         cursor = end
+        place = len(unedited)
         old = list(base[start:end])
         if len(old) < end - start:  # reaches into messages not seen before
+            unseen.append(_Unseen(place, edit, Reason.UNDECLARED if old else Reason.UNSEEN))
             unedited.extend(new)
             continue
-        place = len(unedited)
         unedited.extend(old)
         found.append(
             Edit(place, place + len(old), new, edit.mode, edit.reason, edit.policy, edit.redact)
         )
     unedited.extend(view[at:])
-    return unedited, found
+    return unedited, found, unseen

@@ -45,6 +45,7 @@ class Node:
         parent: None in a root.
         children: by their first token.
         last_used: the clock when a match or an insertion last came by.
+        owner: who had it computed, as named at its insertion.
     """
 
     tokens: Tokens
@@ -52,6 +53,7 @@ class Node:
     parent: Node | None
     children: dict[int, Node] = field(default_factory=dict)
     last_used: int = 0
+    owner: str = ""
 
 
 class PrefixTree:
@@ -88,8 +90,10 @@ class PrefixTree:
         extents = (extent for node in path for extent in node.extents)
         return Match(length, tuple(join_extents(slice_extents(extents, 0, length))))
 
-    def insert(self, tokens: AnyTokens, extents: Sequence[Extent]) -> int:
+    def insert(self, tokens: AnyTokens, extents: Sequence[Extent], owner: str = "") -> int:
         """Cache `tokens`, whose canonical KV is in `extents`; the tree retains what is new to it.
+
+        What is new belongs to `owner`.
 
         Returns:
             How many leading tokens were cached before, in the tree's own slots.
@@ -106,9 +110,14 @@ class PrefixTree:
             parent = self._end_of(path, length)
             new = tuple(join_extents(slice_extents(extents, length, num_slots)))
             self._pool.retain(new)
-            leaf = Node(array[length:].copy(), new, parent, last_used=next(self._clock))
+            now = next(self._clock)
+            leaf = Node(array[length:].copy(), new, parent, last_used=now, owner=owner)
             parent.children[int(leaf.tokens[0])] = leaf
         return length
+
+    def owned(self, owner: str) -> list[Extent]:
+        """The slots of everything `owner` had computed."""
+        return [extent for node in self if node.owner == owner for extent in node.extents]
 
     def evict(self, n: int) -> int:
         """Free at least `n` slots, if it can, from the least recently used leaves.
@@ -228,6 +237,7 @@ def _split(node: Node, at: int) -> Node:
         node.parent,
         {int(node.tokens[at]): node},
         node.last_used,
+        node.owner,
     )
     node.parent.children[int(upper.tokens[0])] = upper
     node.extents = tuple(slice_extents(node.extents, at, len(node.tokens)))

@@ -57,8 +57,8 @@ TRIMMED = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content | trim }}<|im_end|>\n"
     "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-SHOUTED = (
-    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content | upper }}<|im_end|>\n"
+REVERSED = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content | reverse }}<|im_end|>\n"
     "{% endfor %}<|im_start|>assistant\n"
 )
 TOOL = {
@@ -205,7 +205,7 @@ def test_a_sampled_tool_call_comes_back_with_its_result_appended(tokenizer, temp
 
 
 def test_a_template_that_rewrites_replies_gets_its_own_text(tokenizer):
-    chat = with_template(tokenizer, SHOUTED)
+    chat = with_template(tokenizer, REVERSED)
     reply = {"role": "assistant", "content": "yes"}
     replies = Replies()
     replies.keep(reply, [1, 2, 3])
