@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -28,8 +29,13 @@ __all__ = [
     "SamplingRequest",
     "TokenCommit",
     "WireDirective",
+    "describe",
     "error_code",
+    "place_of",
 ]
+
+_SHOWN_PROBLEMS = 5
+_SHOWN_CHARS = 80
 
 ERROR_CODES: dict[str, type[LeylineError]] = {
     "context_length_exceeded": ContextOverflow,  # as OpenAI calls it
@@ -47,6 +53,30 @@ def error_code(error: LeylineError) -> str:
     """The code of an error; "engine_error" for one no client can mend."""
     kinds = (code for code, kind in ERROR_CODES.items() if isinstance(error, kind))
     return next(kinds, "engine_error")
+
+
+def describe(problems: Sequence[Mapping[str, Any]], *, under: int = 0) -> str:
+    """Pydantic's errors on one line: `leyline.edits[0].mode: Input should be ..., not 'x'`.
+
+    `under`: how many leading parts of their locations to leave out.
+    """
+    shown = "; ".join(_problem(problem, under) for problem in problems[:_SHOWN_PROBLEMS])
+    more = len(problems) - _SHOWN_PROBLEMS
+    return shown + (f"; and {more} more" if more > 0 else "")
+
+
+def _problem(problem: Mapping[str, Any], under: int) -> str:
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    given = repr(problem.get("input"))
+    simple = isinstance(problem.get("input"), str | int | float) and len(given) < _SHOWN_CHARS
+    where = place_of(problem["loc"][under:]) or "body"
+    return f"{where}: {message}" + (f", not {given}" if simple else "")
+
+
+def place_of(location: Sequence[str | int]) -> str:
+    """Where in a body, as one would write it in code."""
+    parts = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in location]
+    return "".join(parts).removeprefix(".")
 
 
 class SamplingRequest(BaseModel):

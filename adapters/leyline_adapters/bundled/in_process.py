@@ -22,6 +22,7 @@ from leyline_agent.serving.wire import (
     DirectivesRequest,
     EditsRequest,
     WireDirective,
+    describe,
 )
 
 __all__ = ["BundledAdapter"]
@@ -114,7 +115,7 @@ class BundledAdapter:
         try:
             return ChatRequest.model_validate(as_body(request, stream=stream))
         except ValidationError as error:
-            raise AdapterError(f"not a chat request: {error}") from error
+            raise AdapterError(f"not a chat request: {describe(error.errors())}") from error
 
 
 def _service(model: str | Path, config: EngineConfig) -> ChatService:

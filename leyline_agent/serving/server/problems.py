@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -19,7 +18,7 @@ from leyline_agent.errors import (
     StaleSession,
     UnknownSession,
 )
-from leyline_agent.serving.wire import error_code
+from leyline_agent.serving.wire import describe, error_code, place_of
 
 __all__ = ["add_handlers", "error_body", "status_of"]
 
@@ -62,14 +61,17 @@ async def _on_error(request: Request, error: Exception) -> JSONResponse:
 
 async def _on_invalid(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    problems = error.errors()
     if isinstance(error.body, bytes):  # nobody parsed it
         message = "the body is not read as JSON; send it with Content-Type: application/json"
         return JSONResponse(_body(400, message, "invalid_body"), 400)
-    shown = "; ".join(_readable(problem) for problem in problems[:5])
-    more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
-    param = _place(problems[0]["loc"]) or None
-    return JSONResponse(_body(400, shown + more, "invalid_body", param), 400)
+    problems = error.errors()
+    first = problems[0]
+    if first["type"] == "json_invalid":
+        at = first["loc"][-1]
+        message = f"the body is not JSON: {first['ctx']['error']} at character {at}"
+        return JSONResponse(_body(400, message, "invalid_body"), 400)
+    message, param = describe(problems, under=1), place_of(first["loc"][1:])
+    return JSONResponse(_body(400, message, "invalid_body", param or None), 400)
 
 
 async def _on_http(request: Request, error: Exception) -> JSONResponse:
@@ -82,24 +84,6 @@ async def _on_http(request: Request, error: Exception) -> JSONResponse:
         detail = f"{request.url.path} does not take {request.method}"
     code = "model_not_found" if detail.startswith("the model ") else "not_found"
     return JSONResponse(_body(status, detail, code), status, error.headers)
-
-
-def _readable(problem: dict[str, Any]) -> str:
-    """`leyline.edits[0].mode: Input should be ..., not 'x'`."""
-    if problem["type"] == "json_invalid":
-        return f"the body is not JSON: {problem['ctx']['error']} at character {problem['loc'][-1]}"
-    message = problem["msg"].removeprefix("Value error, ")
-    given = problem.get("input")
-    shown = (
-        f", not {given!r}" if isinstance(given, str | int | float) and len(repr(given)) < 80 else ""
-    )
-    return f"{_place(problem['loc']) or 'body'}: {message}{shown}"
-
-
-def _place(location: Sequence[str | int]) -> str:
-    """Where in the body, as one would write it in code."""
-    parts = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in location[1:]]
-    return "".join(parts).removeprefix(".")
 
 
 def _body(status: int, message: str, code: str | None, param: str | None = None) -> dict[str, Any]:
