@@ -160,7 +160,7 @@ class ChatService:
             self.engine.abandon(run)
 
     def open(self, prompt: Prompt) -> Run:
-        """`Engine.open`; what the prompt edits is not given up to make room. Holds no lock."""
+        """`Engine.open`; what the prompt edits is given up last to make room. Holds no lock."""
         self._edited = prompt.previous
         try:
             return self.engine.open(prompt)

@@ -15,9 +15,10 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from leyline_agent.lowering import Lowered
 from leyline_agent.receipt import EditReceipt, Receipt
 from leyline_agent.serving.executor import CountingExecutor, Executor, TorchExecutor
 from leyline_agent.serving.kv.sequence import CachedSequence
-from leyline_agent.serving.kv.slots import SlotPool
+from leyline_agent.serving.kv.slots import Extent, SlotPool
 from leyline_agent.serving.kv.splice import Splice, kept_pieces, splice
 from leyline_agent.serving.kv.store import KVStore, bytes_per_token
 from leyline_agent.serving.kv.tree import PrefixForest
@@ -200,8 +201,9 @@ class Engine:
         self.check_length(len(prompt.tokens))
         started = time.perf_counter()
         settled = self._settle(prompt)
+        previous_len = len(prompt.previous) if prompt.previous else 0
         done, splice_us, edit_us = self._splice(prompt, settled)
-        receipt = _receipt(prompt, settled, done, splice_us, edit_us)
+        receipt = _receipt(prompt, previous_len, settled, done, splice_us, edit_us)
         run = Run(
             self, prompt.tenant, done.sequence, done.fresh, receipt, settled, owner=prompt.owner
         )
@@ -216,13 +218,23 @@ class Engine:
                 "conversation, or let a policy do it"
             )
 
-    def with_room(self, tokens: int, action: Callable[[], Any]) -> Any:
-        """Run an allocation of about `tokens` slots; when the pool is full, evict and retry."""
+    def with_room(
+        self, tokens: int, action: Callable[[], Any], reused: Iterable[Extent] = ()
+    ) -> Any:
+        """Run an allocation of about `tokens` slots; when the pool is full, evict and retry.
+
+        Slots that the action will reuse are not given up, whoever holds them now.
+        """
         try:
             return action()
         except OutOfSlots:
-            self.reclaim(tokens)
-            return action()
+            held = list(reused)
+            self.pool.retain(held)
+            try:
+                self.reclaim(tokens)
+                return action()
+            finally:
+                self.pool.release(held)
 
     def reclaim(self, tokens: int) -> None:
         """Make room: idle cached prefixes first, then whatever the reclaimers give up."""
@@ -243,28 +255,21 @@ class Engine:
     def _splice(self, prompt: Prompt, settled: Settled) -> tuple[Splice, float, float]:
         """The sequence with holes; microseconds of the whole splice and of one directive."""
         match = self.forest.tree(prompt.tenant).match(prompt.tokens)
-        self.pool.retain(match.extents)  # eviction must not take what we are about to use
         started = time.perf_counter()
         ids = [f"{prompt.version}.{index}" for index in range(len(settled.items))]
         pieces = []
         if prompt.previous is not None:
             pieces = kept_pieces(prompt.previous, settled.directives, ids)
-        try:
-            cached = match.length + sum(
-                max(0, piece.end - max(piece.start, match.length)) for piece in pieces
-            )
-            done: Splice = self.with_room(
-                len(prompt.tokens) - cached + len(settled.repair.positions) + 1,
-                lambda: splice(
-                    self.pool,
-                    prompt.tokens,
-                    pieces,
-                    match.extents,
-                    settled.repair.positions,
-                ),
-            )
-        finally:
-            self.pool.release(match.extents)
+        cached = match.length + sum(
+            max(0, piece.end - max(piece.start, match.length)) for piece in pieces
+        )
+        done: Splice = self.with_room(
+            len(prompt.tokens) - cached + len(settled.repair.positions) + 1,
+            lambda: splice(
+                self.pool, prompt.tokens, pieces, match.extents, settled.repair.positions
+            ),
+            reused=chain(match.extents, (s.extent for piece in pieces for s in piece.segments)),
+        )
         microseconds = (time.perf_counter() - started) * 1e6
         return done, microseconds, microseconds / max(1, len(settled.items))
 
@@ -278,7 +283,12 @@ def _with_delimiters(config: EngineConfig, model: LoadedModel) -> EngineConfig:
 
 
 def _receipt(
-    prompt: Prompt, settled: Settled, done: Splice, splice_us: float, edit_us: float
+    prompt: Prompt,
+    previous_len: int,
+    settled: Settled,
+    done: Splice,
+    splice_us: float,
+    edit_us: float,
 ) -> Receipt:
     """The figures of a run; `Receipt` checks that they add up."""
     fresh = set(done.fresh.tolist())
@@ -287,7 +297,7 @@ def _receipt(
     directives = settled.directives
     return Receipt(
         version=prompt.version,
-        previous=len(prompt.previous) if prompt.previous else 0,
+        previous=previous_len,
         prompt=len(prompt.tokens),
         reused_exact=done.exact,
         reused_spliced=done.spliced,
@@ -295,20 +305,19 @@ def _receipt(
         prefilled=len(fresh) - recomputed,
         removed=sum(d.end - d.start for d in directives),
         inserted=sum(len(d.replacement) for d in directives),
-        appended=prompt.appended if prompt.previous else len(prompt.tokens),
-        edits=_edit_receipts(prompt, settled, counts, edit_us),
+        appended=len(prompt.tokens) if prompt.previous is None else prompt.appended,
+        edits=_edit_receipts(prompt, previous_len, settled, counts, edit_us),
         repair="full",
         splice_us=splice_us,
     )
 
 
 def _edit_receipts(
-    prompt: Prompt, settled: Settled, counts: dict[str, int], microseconds: float
+    prompt: Prompt, length: int, settled: Settled, counts: dict[str, int], microseconds: float
 ) -> tuple[EditReceipt, ...]:
     """One receipt a directive; the repair of a commit is told at its first REPAIR."""
     modes = [item.directive.mode for item in settled.items]
     repaired = modes.index(Mode.REPAIR) if Mode.REPAIR in modes else None
-    length = len(prompt.previous) if prompt.previous else 0
     return tuple(
         EditReceipt(
             id=f"{prompt.version}.{index}",

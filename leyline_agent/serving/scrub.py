@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from leyline_agent.directive import Mode
-from leyline_agent.message import Message, text
+from leyline_agent.message import Message
 from leyline_agent.receipt import EditReceipt, Reason, Receipt
 from leyline_agent.serving.engine import Engine
 from leyline_agent.serving.kv.sequence import CachedSequence
 from leyline_agent.serving.kv.slots import Extent
 from leyline_agent.serving.sessions import EngineSession
-from leyline_agent.serving.turns import Turn
+from leyline_agent.serving.turns import Turn, readable
 
 __all__ = ["quoting_messages", "redact", "scrub"]
 
@@ -90,7 +90,7 @@ def quoting_messages(removed: str, view: Sequence[Message]) -> tuple[int, ...]:
     return tuple(
         index
         for index, message in enumerate(view)
-        if any(needle in text(message) for needle in needles)
+        if any(needle in readable(message) for needle in needles)
     )
 
 

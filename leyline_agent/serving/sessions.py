@@ -139,18 +139,16 @@ class SessionStore:
             session.drop()
         return session is not None
 
-    def give_up(self, keep: CachedSequence | None) -> Iterator[None]:
-        """Release KV step by step, cheapest first; the sequence being edited is kept.
+    def give_up(self, last: CachedSequence | None) -> Iterator[None]:
+        """Release KV step by step, cheapest first.
 
         First versions that newer ones have replaced, then whole sessions, least recently used
-        first. A version whose KV is gone stays known: its next turn is an ordinary prefill.
+        first, and `last` the sequence being edited. A version whose KV is gone stays known: its
+        next turn is an ordinary prefill.
         """
-        for stale in (True, False):
-            for session in self:
-                for version in list(session.versions.values()):
-                    if version.evicted or version.sequence is keep:
-                        continue
-                    if stale and version is session.newest:
-                        continue
-                    version.evict()
-                    yield
+        held = [(s, v) for s in self for v in s.versions.values() if not v.evicted]
+        stale = [v for s, v in held if v is not s.newest]
+        newest = [v for s, v in held if v is s.newest]
+        for version in sorted([*stale, *newest], key=lambda v: v.sequence is last):
+            version.evict()
+            yield

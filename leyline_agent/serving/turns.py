@@ -18,7 +18,7 @@ from leyline_agent.serving.render import ChatRenderer, SessionRenderer
 from leyline_agent.serving.sessions import EngineSession, Version
 from leyline_agent.serving.wire import TokenCommit
 
-__all__ = ["Turn", "as_items", "plan_ahead", "plan_chat", "plan_tokens"]
+__all__ = ["Turn", "as_items", "plan_ahead", "plan_chat", "plan_tokens", "readable"]
 
 
 @dataclass(frozen=True)
@@ -254,9 +254,16 @@ def _truncated(items: Sequence[Lowered], agreed: int, length: int) -> tuple[Lowe
     return (*result, Lowered(rest, (), Mode.FORGET, Reason.UNDECLARED))
 
 
+def readable(message: Message) -> str:
+    """All the text of a message, the arguments of its calls included."""
+    functions = [call.get("function") or {} for call in message.get("tool_calls") or ()]
+    functions.append(message.get("function_call") or {})
+    return "\n".join([text(message), *(str(f.get("arguments") or "") for f in functions)])
+
+
 def _redacted(unedited: Sequence[Message], edits: Sequence[Edit]) -> str:
     return "\n".join(
-        text(message)
+        readable(message)
         for edit in edits
         if edit.redact
         for message in unedited[edit.start : edit.end]
