@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import os
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -14,12 +16,13 @@ from typing import Protocol
 import torch
 
 from leyline_agent._version import __version__
-from leyline_agent.policy import Policy, parse
+from leyline_agent.policy import parse
 from leyline_evals.replay import totals
 from leyline_evals.replay.arms import ALL_ARMS, Arm
 from leyline_evals.replay.engines import Engines
 from leyline_evals.replay.errors import ReplayError
 from leyline_evals.replay.play import play
+from leyline_evals.replay.pool import pooled
 from leyline_evals.replay.records import ArmRun, Config
 from leyline_evals.replay.report import Machine, ReplayReport, SkippedRecord
 from leyline_evals.replay.store import Store
@@ -27,27 +30,30 @@ from leyline_evals.replay.workload import Run, Workload
 
 __all__ = ["Played", "Progress", "Silent", "replay"]
 
+# Starting processes takes as long as counting a few runs.
+WORTH_A_POOL = 8
+
 
 class Progress(Protocol):
     """Is told how far a replay is."""
 
-    def run(self, run: Run, number: int) -> None:
-        """A run begins; `number` from 1."""
+    def turn(self, run: Run, done: int, of: int) -> None:
+        """Turns of a run done."""
         ...
 
-    def turn(self, done: int, of: int) -> None:
-        """Turns of this run done."""
+    def run(self, run: Run, number: int) -> None:
+        """A run is through; `number` of them are."""
         ...
 
 
 class Silent:
     """Tells nobody."""
 
-    def run(self, run: Run, number: int) -> None:
-        """A run begins."""
+    def turn(self, run: Run, done: int, of: int) -> None:
+        """Turns of a run done."""
 
-    def turn(self, done: int, of: int) -> None:
-        """Turns of this run done."""
+    def run(self, run: Run, number: int) -> None:
+        """A run is through."""
 
 
 @dataclass
@@ -71,17 +77,19 @@ def replay(
     arms: Sequence[Arm] = ALL_ARMS,
     keep: Path | None = None,
     resume: bool = False,
+    jobs: int = 1,
     progress: Progress | None = None,
 ) -> Played:
     """Replay every run of a workload in every arm.
 
     Args:
         workload: the runs.
-        config: the policy and how much of each run.
-        engines: what serves them; `config` says what they were loaded as.
+        config: the policy, and how much of each run.
+        engines: what serves them, loaded as `config` says.
         arms: at least one.
         keep: a file that finished runs are written to (`store.beside`).
         resume: go on with what `keep` holds.
+        jobs: processes, where only tokens are counted.
         progress: is told how far it is.
 
     Raises:
@@ -89,18 +97,15 @@ def replay(
         TrajectoryError: a file cannot be read, or holds nothing to replay.
         ReplayError: `keep` cannot be written, or is of another replay.
     """
-    policy = parse(config.policy)
+    parse(config.policy)
     if not arms:
         raise ReplayError("no arms to replay")
-    told = progress or Silent()
     store = Store(keep, config, resume=resume)
     started = time.perf_counter()
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
-    engines.warm_up()
-    results = []
-    for number, run in enumerate(workload, start=1):
-        told.run(run, number)
-        results.append(_one(run, arms, policy, config, engines, store, told))
+    with _settled_memory():
+        whole = _Replay(config, engines, arms, store, progress or Silent())
+        results = whole.results(workload, 1 if engines.model is not None else jobs)
     made = totals.figures(results)
     report = ReplayReport(
         leyline=__version__,
@@ -118,33 +123,64 @@ def replay(
     return Played(report, results)
 
 
-def _one(
-    run: Run,
-    arms: Sequence[Arm],
-    policy: Policy,
-    config: Config,
-    engines: Engines,
-    store: Store,
-    told: Progress,
-) -> dict[Arm, ArmRun]:
-    """One run in every arm; arms that the store knows are not played again."""
-    known = {arm: store.find(run, arm) for arm in arms}
-    left = [arm for arm, found in known.items() if found is None]
-    if left:
-        played = play(
+@dataclass
+class _Replay:
+    config: Config
+    engines: Engines
+    arms: Sequence[Arm]
+    store: Store
+    progress: Progress
+
+    def results(self, workload: Workload, jobs: int) -> list[dict[Arm, ArmRun]]:
+        """Every run's results, those the store knows among them."""
+        runs = iter(workload)
+        first = list(itertools.islice(runs, WORTH_A_POOL))
+        pool = jobs > 1 and len(first) == WORTH_A_POOL
+        every = itertools.chain(first, runs)
+        found = []
+        for run, played in self._pooled(every, jobs) if pool else self._one_by_one(every):
+            self.store.add(played)
+            known = {arm: self.store.find(run, arm) for arm in self.arms}
+            found.append({arm: result for arm, result in known.items() if result is not None})
+            self.progress.run(run, len(found))
+        return found
+
+    def _left(self, run: Run) -> list[Arm]:
+        """The arms this run is still to be played in."""
+        return [arm for arm in self.arms if self.store.find(run, arm) is None]
+
+    def _pooled(self, runs: Iterable[Run], jobs: int) -> Iterator[tuple[Run, list[ArmRun]]]:
+        return pooled(runs, self._left, self.config, jobs)
+
+    def _one_by_one(self, runs: Iterable[Run]) -> Iterator[tuple[Run, list[ArmRun]]]:
+        self.engines.warm_up()
+        for run in runs:
+            left = self._left(run)
+            yield run, self._play(run, left) if left else []
+            if left and self.engines.model is not None:
+                gc.collect()  # services and engines know each other, and their KV is large
+
+    def _play(self, run: Run, arms: Sequence[Arm]) -> list[ArmRun]:
+        return play(
             run,
-            left,
-            policy,
-            engines,
-            max_turns=config.max_turns,
-            fidelity_turns=config.fidelity_turns,
-            on_turn=told.turn,
+            arms,
+            parse(self.config.policy),
+            self.engines,
+            max_turns=self.config.max_turns,
+            fidelity_turns=self.config.fidelity_turns,
+            on_turn=lambda done, of: self.progress.turn(run, done, of),
         )
-        store.add(played)
-        known.update(zip(left, played, strict=True))
-        if engines.model is not None:
-            gc.collect()  # services and engines know each other; their KV is large
-    return {arm: found for arm, found in known.items() if found is not None}
+
+
+@contextmanager
+def _settled_memory() -> Iterator[None]:
+    """Keep the collector from looking through all that is loaded, again and again, in a turn."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def _machine(engines: Engines, load: float | None) -> Machine:

@@ -1,0 +1,99 @@
+"""What `leyline replay` does, once its arguments are known."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import TracebackType
+
+import rich.progress
+from rich.console import Console
+
+from leyline_evals.replay import html, table
+from leyline_evals.replay.errors import ReplayError
+from leyline_evals.replay.runner import Played
+from leyline_evals.replay.workload import Run
+
+__all__ = ["Bar", "cores", "finish", "writable"]
+
+
+class Bar:
+    """A progress bar on standard error.
+
+    Args:
+        total: runs, where known.
+    """
+
+    def __init__(self, total: int | None = None) -> None:
+        self._bar = rich.progress.Progress(
+            rich.progress.SpinnerColumn(),
+            rich.progress.TextColumn("{task.description}"),
+            rich.progress.BarColumn(),
+            rich.progress.TextColumn("{task.fields[runs]}"),
+            rich.progress.TimeElapsedColumn(),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        self._total = total
+        self._task = self._bar.add_task("loading", total=None, runs="")
+
+    def __enter__(self) -> Bar:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+
+    def say(self, what: str) -> None:
+        """Tell what is going on before the first run."""
+        self._bar.update(self._task, description=what)
+
+    def turn(self, run: Run, done: int, of: int) -> None:
+        """Turns of a run done."""
+        self._bar.update(self._task, description=run.id[-40:], completed=done, total=of)
+
+    def run(self, run: Run, number: int) -> None:
+        """A run is through."""
+        of = "" if self._total is None else f" of {self._total}"
+        self._bar.update(self._task, description=run.id[-40:], runs=f"{number}{of} runs")
+
+
+def cores() -> int:
+    """Cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def writable(path: Path | None) -> None:
+    """Fail now rather than after an hour, when `path` cannot be written.
+
+    Raises:
+        ReplayError: its folder is not there, or is a file.
+    """
+    if path is not None and not path.resolve().parent.is_dir():
+        raise ReplayError(f"{path}: there is no folder {path.resolve().parent}; make it first")
+
+
+def finish(played: Played, json: Path | None, page: Path | None, title: str) -> None:
+    """Print the table and write what was asked for."""
+    console = Console()
+    table.show(played.report, console)
+    if json is not None:
+        _write(json, played.report.model_dump_json(indent=2) + "\n")
+        console.print(f"\nfigures: {json}", highlight=False, soft_wrap=True)
+    if page is not None:
+        _write(page, html.page(played, title))
+        console.print(f"\nreport: {page}", highlight=False, soft_wrap=True)
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ReplayError(f"{path}: cannot be written: {error.strerror}") from error
