@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -385,3 +387,11 @@ def test_receipts_are_checked() -> None:
         with pytest.raises(AdapterError, match="add up"):
             adapter.forget("run", "1.0")
         assert adapter.receipt({"choices": []}) is None
+
+
+def test_the_documents_example_runs(live_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    text = (Path(__file__).resolve().parents[2] / "docs" / "server.md").read_text()
+    [example] = re.findall(r"```python\n(.*?)```", text, re.S)
+    exec(example.replace("http://127.0.0.1:8000", live_url), {})
+    removed, exact = map(int, capsys.readouterr().out.split())
+    assert (removed, exact) == (4, 4)

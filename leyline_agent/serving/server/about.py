@@ -71,7 +71,7 @@ def _model(service: ChatService) -> dict[str, Any]:
             "dtype": str(model.dtype).removeprefix("torch.") if model else None,
             "modes": _modes(engine),
             "mode_floor": config.rules.floor.value,
-            "repair": asdict(config.repair),
+            "repair": {k: v for k, v in asdict(config.repair).items() if isinstance(v, int)},
             "tools": "native" if service.chat.tools_native else "fallback",
             "splice": {
                 "supported": facts.refusal is None,

@@ -1,0 +1,202 @@
+"""`leyline serve`: an OpenAI-compatible server for one model, with Leyline's edits."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from pydantic import BaseModel
+
+from leyline_agent.directive import Mode
+from leyline_agent.errors import LeylineError
+from leyline_agent.serving.models import embedded
+
+if TYPE_CHECKING:
+    from leyline_agent.serving.chat import ChatService
+    from leyline_agent.serving.engine import EngineConfig
+
+__all__ = ["ServeReport", "command", "listen"]
+
+_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}
+
+
+class ServeReport(BaseModel):
+    """What `leyline serve --json` prints, on one line, when the server listens."""
+
+    format: Literal["leyline-serve"] = "leyline-serve"
+    version: Literal[1] = 1
+    url: str
+    model: str
+    pid: int
+    context_length: int
+    dtype: str
+    kv_slots: int
+    tools: Literal["native", "fallback"]
+    splice: bool
+
+
+def command(
+    model: Annotated[
+        str, typer.Option("--model", "-m", help="A known name, a folder, a .gguf file or a hub id.")
+    ] = embedded.DEFAULT,
+    name: Annotated[
+        str | None, typer.Option(help="What clients call the model; made from --model if absent.")
+    ] = None,
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
+    dtype: Annotated[
+        str, typer.Option(help="auto, float32, bfloat16 or float16; of weights and KV.")
+    ] = "auto",
+    kv_gib: Annotated[float, typer.Option(min=0, help="Memory for keys and values, in GiB.")] = 2.0,
+    mode_floor: Annotated[
+        Mode, typer.Option(help="The weakest mode an edit is carried out in.")
+    ] = Mode.AMORTIZE,
+    repair_window: Annotated[
+        int, typer.Option(min=0, help="Tokens REPAIR computes again at each edit's boundary.")
+    ] = 16,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print one line of JSON for machines when ready.")
+    ] = False,
+) -> None:
+    """Serve a model over HTTP: OpenAI's chat and completions, with sessions, edits and receipts.
+
+    Nobody is asked for a password: a bearer token only tells tenants apart. Keep it on this
+    machine, or behind a proxy that knows its users.
+    """
+    with listen(host, port) as bound:
+        service = _load(model, name, dtype, int(kv_gib * 2**30), mode_floor, repair_window)
+        report = _report(service, bound)
+        _serve(service, bound, lambda: _announce(report, json))
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket bound to an address; it does not accept connections yet.
+
+    Raises:
+        LeylineError: the port is in use or forbidden, or the address is none of this machine's.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        bound = socket.socket(family, kind, protocol)
+        try:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            bound.bind(address)
+        except OSError:
+            bound.close()
+            raise
+    except OSError as error:
+        raise LeylineError(_why_not(host, port, error)) from error
+    return bound
+
+
+def _why_not(host: str, port: int, error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return (
+            f"port {port} of {host} is in use; stop what listens there, or choose another with "
+            "--port (0 takes a free one)"
+        )
+    if error.errno == errno.EACCES:
+        return f"port {port} may not be used by this user; choose one above 1023 with --port"
+    return f"cannot listen on {host}:{port}: {error.strerror or error}; choose another --host"
+
+
+def _load(
+    model: str, name: str | None, dtype: str, kv_bytes: int, floor: Mode, window: int
+) -> ChatService:
+    source = embedded.resolve(model, progress=_tell)
+    _tell(f"loading {model}")
+    try:
+        import fastapi  # noqa: F401
+        import uvicorn  # noqa: F401
+
+        from leyline_agent.serving.chat import ChatService
+        from leyline_agent.serving.engine import Engine
+        from leyline_agent.serving.models.load import load_model
+    except ImportError as error:
+        raise LeylineError(
+            f"serving needs libraries that are not installed ({error}); "
+            "pip install 'leyline-agent[serve]'"
+        ) from error
+    called = name or _name(model)
+    loaded = load_model(source, dtype=dtype, name=called)
+    engine = Engine.of(loaded, _config(dtype, kv_bytes, floor, window))
+    return ChatService(engine, called, loaded.tokenizer)
+
+
+def _name(model: str) -> str:
+    """A known name or hub id as it is; a file or folder by its last part."""
+    path = Path(model).expanduser()
+    if model in embedded.KNOWN or not path.exists():
+        return model
+    return path.stem if path.is_file() else path.resolve().name
+
+
+def _config(dtype: str, kv_bytes: int, floor: Mode, window: int) -> EngineConfig:
+    from leyline_agent.serving.engine import EngineConfig
+    from leyline_agent.serving.modes import ModeRules
+    from leyline_agent.serving.repair import RepairConfig
+
+    return EngineConfig(
+        kv_bytes=kv_bytes,
+        dtype=dtype,
+        rules=ModeRules(floor=floor),
+        repair=RepairConfig(window=window),
+    )
+
+
+def _serve(service: ChatService, bound: socket.socket, ready: Any) -> None:
+    from leyline_agent.serving.server import create_app
+    from leyline_agent.serving.server.run import run
+
+    try:
+        run(create_app(service), bound, ready)
+    except KeyboardInterrupt:  # uvicorn hands the signal on when it has stopped
+        _tell("stopped")
+
+
+def _report(service: ChatService, bound: socket.socket) -> ServeReport:
+    engine = service.engine
+    assert engine.model is not None
+    return ServeReport(
+        url=_url(bound),
+        model=service.name,
+        pid=os.getpid(),
+        context_length=engine.max_len,
+        dtype=str(engine.model.dtype).removeprefix("torch."),
+        kv_slots=engine.pool.num_slots,
+        tools="native" if service.chat.tools_native else "fallback",
+        splice=engine.facts.refusal is None,
+    )
+
+
+def _url(bound: socket.socket) -> str:
+    """The address a client on this machine uses."""
+    host, port = bound.getsockname()[:2]
+    host = _EVERYWHERE.get(host, host)
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _announce(report: ServeReport, json: bool) -> None:
+    if json:
+        typer.echo(report.model_dump_json())
+        return
+    splice = "edits are spliced" if report.splice else "edits re-prefill (see /v1/models)"
+    typer.echo(
+        f"""
+{report.model} is served at {report.url}/v1  (Ctrl-C stops it)
+{report.context_length} tokens of context, KV for {report.kv_slots} tokens, {report.dtype}, {splice}
+
+  curl {report.url}/v1/chat/completions -H 'Content-Type: application/json' \\
+    -d '{{"messages": [{{"role": "user", "content": "Say hello."}}], "max_tokens": 32}}'
+"""
+    )
+
+
+def _tell(line: str) -> None:
+    typer.echo(line, err=True)
