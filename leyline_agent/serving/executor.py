@@ -130,7 +130,9 @@ class TorchExecutor:
             input_ids=ids,
             position_ids=where,
             use_cache=False,
-            logits_to_keep=0 if every else 1,
+            # As an index, not as a count: the slice a count makes is not contiguous, and for that
+            # torch copies the whole output embedding, which costs more than a short turn.
+            logits_to_keep=0 if every else torch.tensor([len(positions) - 1]),
             leyline=attend,
         )
         logits: Tensor = out.logits[0].float()
