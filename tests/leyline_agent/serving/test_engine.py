@@ -319,6 +319,23 @@ def test_a_full_pool_evicts_idle_prefixes_then_refuses(llama):
     engine.start(Prompt(some_tokens(200, seed=3))).abandon()
 
 
+def test_making_room_takes_nothing_that_is_reused(llama):
+    """The sequence that is edited may go; the slots that the new one shares with it may not."""
+    engine = engine_of(llama, kv_bytes=2 * 250 * 512)
+    assert engine.pool.num_slots == 250
+    tokens, cut = some_tokens(200), Directive(20, 120, (5,) * 100, Mode.AMORTIZE)
+    base = engine.start(Prompt(list(tokens), "base")).finish()
+    engine.reclaimers.append(lambda needed: base.release())
+    prompt = Prompt([*apply(tokens, [cut]), 7], "edits", base, items_of(cut), 1, version=2)
+    run = engine.start(prompt)
+    assert len(base) == 0
+    assert (run.receipt.previous, run.receipt.reused_spliced) == (200, 80)
+    assert_close(run.logits, amortized_logits(llama, tokens, [cut], [7]))
+    run.abandon()
+    engine.forest.evict(250)
+    assert engine.pool.num_used == 0
+
+
 def test_the_last_token_is_computed_even_when_everything_is_cached(llama):
     engine = engine_of(llama)
     tokens = some_tokens(64)
