@@ -18,6 +18,7 @@ from leyline_agent.errors import (
     StaleSession,
     UnknownSession,
 )
+from leyline_agent.serving.render import well_formed
 from leyline_agent.serving.wire import describe, error_code, place_of
 
 __all__ = ["add_handlers", "error_body", "status_of"]
@@ -88,4 +89,4 @@ async def _on_http(request: Request, error: Exception) -> JSONResponse:
 
 def _body(status: int, message: str, code: str | None, param: str | None = None) -> dict[str, Any]:
     kind = "invalid_request_error" if status < 500 else "server_error"
-    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+    return {"error": {"message": well_formed(message), "type": kind, "param": param, "code": code}}

@@ -18,7 +18,8 @@ from leyline_agent.serving.wire import DirectivesRequest, EditsRequest
 
 __all__ = ["ForgetRequest", "router"]
 
-router = APIRouter(prefix="/v1/leyline/sessions/{session_id}")
+# An id may hold slashes; the routes that end in a word come first.
+router = APIRouter(prefix="/v1/leyline/sessions/{session_id:path}")
 
 
 class ForgetRequest(BaseModel):
@@ -27,27 +28,6 @@ class ForgetRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     edit_id: str = Field(min_length=1)
-
-
-@router.get("")
-async def show(
-    session_id: str, desk: TheDesk, tenant: Tenant, tokens: bool = False
-) -> dict[str, Any]:
-    """What is held of a session; with `tokens` the newest version's token ids, too."""
-    return await desk.call(lambda: _shown(_find(desk.service, tenant, session_id), tokens))
-
-
-@router.delete("")
-async def delete(session_id: str, desk: TheDesk, tenant: Tenant) -> dict[str, Any]:
-    """Drop a session and the KV only it holds."""
-
-    def drop() -> None:
-        _find(desk.service, tenant, session_id)
-        with desk.service.exclusive():
-            desk.service.sessions.drop(tenant, session_id)
-
-    await desk.call(drop)
-    return {"id": session_id, "object": "leyline.session", "deleted": True}
 
 
 @router.post("/edits")
@@ -85,6 +65,27 @@ async def receipts(session_id: str, desk: TheDesk, tenant: Tenant) -> dict[str, 
 
     data = [receipt.model_dump(mode="json") for receipt in await desk.call(found)]
     return {"object": "list", "data": data}
+
+
+@router.get("")
+async def show(
+    session_id: str, desk: TheDesk, tenant: Tenant, tokens: bool = False
+) -> dict[str, Any]:
+    """What is held of a session; with `tokens` the newest version's token ids, too."""
+    return await desk.call(lambda: _shown(_find(desk.service, tenant, session_id), tokens))
+
+
+@router.delete("")
+async def delete(session_id: str, desk: TheDesk, tenant: Tenant) -> dict[str, Any]:
+    """Drop a session and the KV only it holds."""
+
+    def drop() -> None:
+        _find(desk.service, tenant, session_id)
+        with desk.service.exclusive():
+            desk.service.sessions.drop(tenant, session_id)
+
+    await desk.call(drop)
+    return {"id": session_id, "object": "leyline.session", "deleted": True}
 
 
 def _find(service: ChatService, tenant: str, session_id: str) -> EngineSession:
