@@ -326,7 +326,7 @@ def test_making_room_takes_nothing_that_is_reused(llama):
     tokens, cut = some_tokens(200), Directive(20, 120, (5,) * 100, Mode.AMORTIZE)
     base = engine.start(Prompt(list(tokens), "base")).finish()
     engine.reclaimers.append(lambda needed: base.release())
-    prompt = Prompt([*apply(tokens, [cut]), 7], "edits", base, items_of(cut), 1, version=2)
+    prompt = Prompt([*apply(tokens, [cut]), 7], "base", base, items_of(cut), 1, version=2)
     run = engine.start(prompt)
     assert len(base) == 0
     assert (run.receipt.previous, run.receipt.reused_spliced) == (200, 80)
