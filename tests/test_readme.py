@@ -32,6 +32,8 @@ def test_python_snippets_run_and_print(source: str, capsys: pytest.CaptureFixtur
     assert capsys.readouterr().out
 
 
+@pytest.mark.model
+@pytest.mark.usefixtures("embedded_gguf")
 @pytest.mark.parametrize("command", COMMANDS)
 def test_commands_run(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     program, *arguments = shlex.split(command)
