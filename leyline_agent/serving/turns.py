@@ -10,6 +10,7 @@ from typing import Any
 from leyline_agent.adapter import Commit, WireEdit
 from leyline_agent.directive import Directive, Mode, apply
 from leyline_agent.edit import Edit
+from leyline_agent.errors import InvalidRequest
 from leyline_agent.lowering import Lowered, Lowering, common_prefix, lower
 from leyline_agent.message import Message, digest, text, view_digest
 from leyline_agent.receipt import EditReceipt, Reason
@@ -63,7 +64,10 @@ def plan_chat(
         return base
     if base.messages is None:  # made by directives: there are tokens to compare, but no messages
         return _claimed(plain, base, ())
-    edited = _lowered(chat, messages, tools, session, base, commit, tokens)
+    try:
+        edited = _lowered(chat, messages, tools, session, base, commit, tokens)
+    except InvalidRequest as error:
+        return _unlowered(plain, base, messages, commit, error)
     prompt = replace(
         plain,
         tokens=list(edited.lowering.tokens),
@@ -164,16 +168,41 @@ def _lowered(
     tokens: Sequence[int] | None = None,
 ) -> _Edited:
     renderer = SessionRenderer(chat, session.replies)
-    seen = (base.messages or ())[: commit.base_len or None]
-    unedited, edits, unseen = _undo(seen, view, commit.edits)
+    unedited, edits, unseen = _undo(_seen(base, commit), view, commit.edits)
     held = base.sequence.tokens
     lowering = lower(held, unedited, edits, renderer, tools=tools, edited=tokens)
     return _Edited(unedited, edits, unseen, lowering)
 
 
+def _unlowered(
+    plain: Prompt,
+    base: Version,
+    messages: Sequence[Message],
+    commit: Commit,
+    error: InvalidRequest,
+) -> Turn:
+    """A turn whose edits cannot be told apart: a template may refuse a view between two edits."""
+    unedited, edits, _ = _undo(_seen(base, commit), messages, commit.edits)
+    receipts = (_Unseen(0, edit, Reason.INVALID_EDIT) for edit in commit.edits)
+    redacts = (index for index, edit in enumerate(commit.edits) if edit.redact)
+    return replace(
+        _claimed(plain, base, ()),
+        reason=Reason.INVALID_EDIT,
+        detail=f"the view before the edits cannot be rendered: {error}",
+        removed=_redacted(unedited, edits),
+        without=tuple((0, one.receipt) for one in receipts),
+        redacting=frozenset(redacts),
+    )
+
+
+def _seen(base: Version, commit: Commit) -> Sequence[Message]:
+    """The messages of the base version that the commit's edits start from."""
+    return (base.messages or ())[: commit.base_len or None]
+
+
 def _receipt_of(asked: Mode, policy: str, reason: Reason) -> EditReceipt:
-    """The receipt of an edit that became no directive: it changed nothing that is cached."""
-    used = Mode.FORGET if reason is Reason.UNDECLARED else asked
+    """The receipt of an edit that became no directive."""
+    used = Mode.FORGET if reason in (Reason.UNDECLARED, Reason.INVALID_EDIT) else asked
     return EditReceipt(mode_asked=asked, mode_used=used, reason=reason, policy=policy)
 
 
