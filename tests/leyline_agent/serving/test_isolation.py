@@ -102,8 +102,8 @@ def test_no_session_reads_what_another_has_spliced(make_service, talk, plain, ch
             assert receipt.reused_spliced == 0
             assert close(logits, plain(prompt_of(one)))
         check_pool(shared)
-    assert compared > 15
-    assert spliced > 3
+    assert compared > 10
+    assert spliced > 0
 
 
 @pytest.mark.parametrize("max_segments", [8, 0])
