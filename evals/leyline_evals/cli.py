@@ -15,7 +15,7 @@ import typer
 from leyline_agent.errors import LeylineError
 from leyline_agent.policy import parse
 
-__all__ = ["replay"]
+__all__ = ["demo", "replay"]
 
 ALL = "append_only,prefix_cache,forget,amortize,repair"
 
@@ -123,3 +123,24 @@ def _serving() -> Iterator[None]:
         raise LeylineError(
             f"this command needs {error.name}; pip install 'leyline-agent[serve]'"
         ) from error
+
+
+def demo(
+    html: Annotated[Path, typer.Option("--html", help="Where to write the page with plots.")] = (
+        Path("leyline-demo.html")
+    ),
+    json: Annotated[
+        Path | None, typer.Option("--json", help="Write the figures here, for machines.")
+    ] = None,
+) -> None:
+    """Replay a recorded agent run on a small real model: what an edit costs, spliced or not."""
+    with _serving():
+        from leyline_evals.demo.command import INTRODUCTION
+        from leyline_evals.demo.command import demo as run_demo
+        from leyline_evals.replay import command
+    for path in (json, html):
+        command.writable(path)
+    typer.echo(INTRODUCTION)
+    with command.Bar(1) as bar:
+        played = run_demo(bar)
+    command.finish(played, json, html, "Leyline demo")

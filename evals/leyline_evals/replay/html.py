@@ -23,7 +23,7 @@ RUNS_LISTED = 500
 def page(played: Played, title: str = "Leyline replay") -> str:
     """The page. Every text of a recording is escaped."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    environment.filters.update(count=words.count, ms=_ms, us=_us)
+    environment.filters.update(count="{:,}".format, ms=_ms, us=_us)
     template = environment.from_string(
         files("leyline_evals.replay").joinpath("page.html.j2").read_text(encoding="utf-8")
     )
@@ -35,6 +35,7 @@ def page(played: Played, title: str = "Leyline replay") -> str:
         seen=words.seen(report),
         arms=words.ARMS,
         terms=words.TERMS,
+        times=words.TIMES,
         controls=words.CONTROLS,
         timed=any(one.ttft_ms for one in report.arms.values()),
         compute=Markup(charts.compute(report.arms)),

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from leyline_evals.replay import words
 from leyline_evals.replay.arms import Arm
-from leyline_evals.replay.report import ArmFigures, FidelityFigures, ReplayReport
+from leyline_evals.replay.report import ArmFigures, FidelityFigures, ReplayReport, Spread
 
 __all__ = ["show"]
 
@@ -48,16 +48,17 @@ def _tokens(arms: Mapping[Arm, ArmFigures]) -> Table:
 
 def _speed(arms: Mapping[Arm, ArmFigures]) -> Table:
     timed = any(one.ttft_ms for one in arms.values())
-    titles = ["first token p50", "p99", "after an edit p50"] if timed else []
-    table = _table("arm", "hit rate", "edits", *titles, "splice")
+    times = ["first token", "p99", "after an edit"] if timed else []
+    table = _table("arm", "hit rate", "edits", *times, "splice", *(["copy"] if timed else []))
     for arm, one in arms.items():
         shown = [f"{one.hit_rate:.1%}", f"{one.edits:,}", *(_times(one) if timed else ())]
-        table.add_row(arm.value, *shown, _splice(one))
+        shown += [_us(one, one.splice_us), *([_us(one, one.copy_us)] if timed else [])]
+        table.add_row(arm.value, *shown)
     return table
 
 
 def _table(*titles: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     for number, title in enumerate(titles):
         table.add_column(title, justify="right" if number else "left", no_wrap=True)
     return table
@@ -68,29 +69,27 @@ def _ratio(one: ArmFigures) -> str:
 
 
 def _times(one: ArmFigures) -> list[str]:
+    """The median and p99 of all turns, and the median of those with an edit."""
     whole, edited = one.ttft_ms, one.ttft_after_edit_ms
     return [
-        _ms(whole.p50 if whole else None),
-        _ms(whole.p99 if whole else None),
-        f"{_ms(edited.p50)} ({edited.p25:,.0f}-{edited.p75:,.0f})" if edited else "",
+        _ms(whole.p50) if whole else "",
+        _ms(whole.p99) if whole else "",
+        _ms(edited.p50) if edited else "",
     ]
 
 
-def _ms(value: float | None) -> str:
-    return "" if value is None else f"{value:,.0f} ms"
+def _ms(time: float) -> str:
+    return f"{time:,.0f} ms" if time < 9_999.5 else f"{time / 1e3:,.1f} s"
 
 
-def _splice(one: ArmFigures) -> str:
-    """Host time of a turn's splice, and of a working copy where one was made."""
-    if not one.spliced_tokens or one.splice_us is None:
-        return ""
-    copy = f" + copy {one.copy_us.p50 / 1e3:.1f}" if one.copy_us else ""
-    return f"{one.splice_us.p50 / 1e3:.1f}{copy} ms"
+def _us(one: ArmFigures, time: Spread | None) -> str:
+    """A median; "" for an arm that spliced nothing."""
+    return f"{time.p50 / 1e3:.1f} ms" if time and one.spliced_tokens else ""
 
 
 def _terms(arms: Mapping[Arm, ArmFigures]) -> dict[str, str]:
     timed = any(one.ttft_ms for one in arms.values())
-    return {term: said for term, said in words.TERMS.items() if timed or term != "first token"}
+    return {term: said for term, said in words.TERMS.items() if timed or term not in words.TIMES}
 
 
 def _legend(lines: Mapping[str, str]) -> RenderableType:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from leyline_evals.replay.arms import Arm
 from leyline_evals.replay.report import ArmFigures, ReplayReport, Spread
 
-__all__ = ["ARMS", "CONTROLS", "TERMS", "count", "seen", "setting"]
+__all__ = ["ARMS", "CONTROLS", "TERMS", "TIMES", "count", "seen", "setting"]
 
 ARMS = {
     Arm.APPEND_ONLY: "nothing is edited: the conversation only grows",
@@ -21,8 +21,10 @@ TERMS = {
     "prefilled": "tokens computed because no cache held them",
     "compute": "recomputed + prefilled; × says how many times append_only's",
     "hit rate": "exact + spliced, as a part of all prompt tokens",
-    "first token": "from the request to the first logits: rendering, splicing, prefill",
+    "first token": "median time from the request to the first logits; p99; after an edit",
+    "splice, copy": "median time of rearranging the cache, and of a contiguous copy for the CPU",
 }
+TIMES = ("first token", "splice, copy")
 CONTROLS = {
     "noise_floor": "the honest re-prefill once more, in other chunks: what rounding alone does",
     "edit_undone": "the whole history, as if nothing had been edited",
@@ -55,14 +57,15 @@ def _many(number: int, what: str) -> str:
 
 
 def seen(report: ReplayReport) -> list[str]:
-    """What was seen, in sentences; only what the figures say."""
+    """What was seen, an entry for each arm that spliced; only what the figures say."""
     other = report.sooner_than
     if other is None or other not in report.arms:
         return []
     found = []
     for arm, one in report.arms.items():
         if arm.splices and one.spliced_tokens:
-            found += [*_sooner(arm, one, other), _less(arm, one, other, report.arms[other])]
+            said = [*_sooner(arm, one, other), _less(arm, one, other, report.arms[other])]
+            found.append(" ".join(said))
     return found
 
 
@@ -92,6 +95,6 @@ def _times(times: Spread) -> str:
 def _less(arm: Arm, one: ArmFigures, other: Arm, rival: ArmFigures) -> str:
     part = one.compute_tokens / rival.compute_tokens
     return (
-        f"{arm.value} computed {count(one.compute_tokens)} prompt tokens where {other.value} "
-        f"computed {count(rival.compute_tokens)}: {part:.0%} of them."
+        f"Over all turns {arm.value} computed {one.compute_tokens:,} prompt tokens, "
+        f"{other.value} {rival.compute_tokens:,}: {part:.0%}."
     )

@@ -30,8 +30,9 @@ class Run:
 
     @property
     def id(self) -> str:
-        """The run's name in its file."""
-        return self.recording.id
+        """The run's name in its file; of a run without one, the file's name and its place."""
+        name = self.recording.id
+        return f"{Path(self.file).stem}, {name}" if name == f"run-{self.number + 1}" else name
 
     @cached_property
     def turns(self) -> tuple[int, ...]:
