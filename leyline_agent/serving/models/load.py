@@ -6,7 +6,8 @@ import hashlib
 import logging
 import struct
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -184,9 +185,10 @@ def _load(source: str | Path, options: dict[str, Any], dtype: torch.dtype) -> tu
     from transformers import AutoModelForCausalLM
 
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            source, dtype=dtype, attn_implementation=ATTENTION, **options
-        )
+        with _bars(Path(source).is_dir()):
+            model = AutoModelForCausalLM.from_pretrained(
+                source, dtype=dtype, attn_implementation=ATTENTION, **options
+            )
     except _DAMAGED as error:
         why = f"{type(error).__name__}: {error}"
         if isinstance(error, KeyError) and error.args == (ATTENTION,):
@@ -194,6 +196,21 @@ def _load(source: str | Path, options: dict[str, Any], dtype: torch.dtype) -> tu
         raise UnsupportedModel(f"cannot load {_shown(source, options)}: {why}") from error
     file = {k: v for k, v in options.items() if k == "gguf_file"}
     return model, _tokenizer(source, file)
+
+
+@contextmanager
+def _bars(local: bool) -> Iterator[None]:
+    """Without progress bars where the weights are here already: that takes a moment."""
+    from transformers.utils import logging as bars
+
+    if not local or not bars.is_progress_bar_enabled():
+        yield
+        return
+    bars.disable_progress_bar()
+    try:
+        yield
+    finally:
+        bars.enable_progress_bar()
 
 
 def _tokenizer(source: str | Path, options: dict[str, Any]) -> Any:
