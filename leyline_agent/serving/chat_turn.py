@@ -69,11 +69,15 @@ class ChatTurn:
 
     def tokens_of(self, reply: Message) -> list[int]:
         """The tokens a known reply would have been generated as."""
-        messages = [*self.request.messages, reply]
+        view, tools = self.request.messages, self.request.shown_tools
         replies = self.session.replies if self.session else None
-        whole = self.chat.render(messages, self.request.shown_tools, replies)
+        whole = self.chat.render([*view, reply], tools, replies)
         prompt = self.planned.prompt.tokens
         behind = whole[common_prefix(prompt, whole) :]
+        if len(whole) - len(behind) < len(prompt):
+            # The reply's first characters were merged with the prompt's last ones.
+            before, after = (self.chat.text(messages, tools) for messages in (view, [*view, reply]))
+            behind = self.chat.encode(after.removeprefix(before))
         stops = self.chat.stop_ids
         return behind[: next((i for i, t in enumerate(behind) if t in stops), len(behind))]
 
