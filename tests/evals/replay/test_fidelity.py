@@ -101,7 +101,9 @@ def test_turns_that_do_not_fit_are_not_chosen(
     [counted] = play(run, [Arm.AMORTIZE], policy, counting)
     edited = [row for row in counted.rows if row.suffix]
     assert played.ended is not None
-    assert 0 < len(judge.places) == len(played.fidelity) < len(edited)
+    assert 0 < len(judge.places) < len(edited)
+    # At the last of them the prompt fits, and its reply may not.
+    assert len(judge.places) - 1 <= len(played.fidelity) <= len(judge.places)
 
 
 def test_where_the_whole_history_does_not_fit_there_is_no_such_control(
