@@ -30,9 +30,12 @@ def replay(path: str | os.PathLike[str], pinned: Callable[[Message], bool] | Non
     """The state at the end of a journal; a cut-off last line is removed from the file, and told.
 
     Raises:
-        TrajectoryError: the journal is empty, corrupt, or contradicts itself.
+        TrajectoryError: the journal cannot be read, is empty, corrupt, or contradicts itself.
     """
-    loaded = journal.load(path)
+    try:
+        loaded = journal.load(path)
+    except OSError as error:
+        raise TrajectoryError(f"cannot read the journal {os.fspath(path)}: {error}") from error
     if loaded.dropped:
         logger.warning(
             "%s ends in a line that was cut off while it was written; its %d bytes are dropped",

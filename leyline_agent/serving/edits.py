@@ -106,9 +106,14 @@ def forget(service: ChatService, session_id: str, edit_id: str, tenant: str = ""
 
     Raises:
         UnknownSession: the session is not held here.
+        InvalidRequest: the session never carried out an edit of that id.
     """
     with service.exclusive():
         session = _session(service, tenant, session_id)
+        if not any(edit.id == edit_id for r in session.receipts for edit in r.edits):
+            raise InvalidRequest(
+                f"session {session_id!r} has no edit {edit_id!r}; ids are in its receipts' edits"
+            )
         newest = _base(session, session.newest.number if session.newest else 0)
         for version in session.versions.values():
             if version is not newest and version.sequence.first_that_saw(edit_id) is not None:

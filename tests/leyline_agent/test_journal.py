@@ -231,3 +231,8 @@ def test_any_text_survives(path):
     session = Session(journal=path)
     session.begin([{"role": "user", "content": odd}]).finish("ok")
     assert Session.resume(path).history == session.history
+
+
+def test_a_journal_that_is_not_there_is_told(tmp_path):
+    with pytest.raises(TrajectoryError, match="cannot read the journal .*nowhere.jsonl"):
+        Session.resume(tmp_path / "nowhere.jsonl")

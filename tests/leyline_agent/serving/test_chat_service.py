@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from leyline_agent.errors import EngineError, UnknownSession
+from leyline_agent.errors import EngineError, InvalidRequest, UnknownSession
 from leyline_agent.message import Message
 from leyline_agent.serving.chat import ChatService
 from leyline_agent.serving.edits import apply_directives, edit_ahead, forget
@@ -233,7 +233,8 @@ def test_forgetting_what_never_was(tiny_service: ChatService) -> None:
         forget(tiny_service, "run", "2.0")
     edited(tiny_service, "forget")
     assert forget(tiny_service, "run", "2.0").reason == "no_change"
-    assert forget(tiny_service, "run", "nonsense").reason == "no_change"
+    with pytest.raises(InvalidRequest, match="has no edit 'nonsense'"):
+        forget(tiny_service, "run", "nonsense")
 
 
 def test_drained_steps_give_the_last_body(tiny_service: ChatService) -> None:
