@@ -114,10 +114,11 @@ def forget(service: ChatService, session_id: str, edit_id: str, tenant: str = ""
             raise InvalidRequest(
                 f"session {session_id!r} has no edit {edit_id!r}; ids are in its receipts' edits"
             )
-        newest = _base(session, session.newest.number if session.newest else 0)
         for version in session.versions.values():
-            if version is not newest and version.sequence.first_that_saw(edit_id) is not None:
+            saw = version.sequence.first_that_saw(edit_id) is not None
+            if saw and version is not session.newest:
                 version.evict()
+        newest = _base(session, session.newest.number if session.newest else 0)
         at = newest.sequence.first_that_saw(edit_id)
         tokens = list(newest.sequence.tokens)
         again = [] if at is None else [Directive(at, len(tokens), tuple(tokens[at:]), Mode.FORGET)]

@@ -253,9 +253,24 @@ def test_forgetting_gives_up_older_versions_that_absorbed_it(talked, stub, check
     check_pool(talked.service)
 
 
-def test_forgetting_what_nothing_absorbed_changes_nothing(talked, check_pool):
+def test_forgetting_holds_although_the_newest_version_was_evicted(talked, stub):
+    talked.turn(user("a"), edits=[stub(2, talked.view)])
+    talked.turn(user("b"))
+    talked.held.newest.evict()
+    with pytest.raises(UnknownSession, match="version 4 of session 's' was evicted"):
+        forget(talked.service, "s", "3.0")
+    assert talked.held.versions[3].evicted
+
+
+def test_forgetting_an_edit_that_never_was(talked):
+    with pytest.raises(InvalidRequest, match="has no edit '9.9'"):
+        forget(talked.service, "s", "9.9")
+
+
+def test_forgetting_what_nothing_absorbed_changes_nothing(talked, stub, check_pool):
+    talked.turn(user("a"), edits=[stub(2, talked.view, mode=Mode.FORGET)])
     before = list(talked.sequence.tokens)
-    receipt = forget(talked.service, "s", "1.0")
+    receipt = forget(talked.service, "s", "3.0")
     assert (receipt.reason, receipt.edits) == (Reason.NO_CHANGE, ())
     assert talked.sequence.tokens == before
     assert receipt.compute <= 1
