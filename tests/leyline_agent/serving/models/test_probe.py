@@ -146,14 +146,15 @@ def probe_first(model):
     return model
 
 
+@pytest.mark.parametrize("max_segments", [8, 0])
 @pytest.mark.parametrize("kind", [k for k in SERVED if k != "llama-longrope"])
-def test_what_is_served_equals_transformers(kind):
+def test_what_is_served_equals_transformers(kind, max_segments):
     """Windows, learned positions and MLA, in chunks; test_engine covers what is spliceable."""
     model = make(kind, SERVED[kind][0])
     loaded = LoadedModel(kind, model, None, probe(model), 2048, torch.float32)
     check_seam(model)
     tokens = [(i * 37 + 11) % 97 + 3 for i in range(130)]
-    engine = Engine.of(loaded, EngineConfig(kv_bytes=4 << 20, chunk=37))
+    engine = Engine.of(loaded, EngineConfig(kv_bytes=4 << 20, chunk=37, max_segments=max_segments))
     run = engine.start(Prompt(tokens[:120]))
     found = [run.logits, *(run.step(token) for token in tokens[120:])]
     reference = copy.deepcopy(model)
