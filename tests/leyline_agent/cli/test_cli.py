@@ -49,6 +49,11 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         assert f" {name} " in out
 
 
+@pytest.mark.parametrize("name", cli.commands())
+def test_every_command_loads(name: str) -> None:
+    assert callable(cli.commands()[name].load())
+
+
 def test_an_unknown_command_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("modles") == 2
     assert "models" in capsys.readouterr().err
