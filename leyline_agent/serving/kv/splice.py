@@ -82,8 +82,13 @@ def kept_pieces(
 
 
 def _moved(segments: Iterable[Segment], shift: int, saw: frozenset[str]) -> Iterator[Segment]:
+    """The segments at their new place. Those that absorbed the same go on sharing one set."""
+    absorbed = {CLEAN: saw}
     for slot, length, offset, seen in segments:
-        yield Segment(slot, length, offset + shift, seen | saw if seen else saw)
+        both = absorbed.get(seen)
+        if both is None:
+            both = absorbed[seen] = seen | saw
+        yield Segment(slot, length, offset + shift, both)
 
 
 def splice(
@@ -125,8 +130,10 @@ def splice(
             supply.fill(segments, hole, saw)
             hole = next(holes, None)
         for segment in piece.segments:
-            saw = saw | segment.saw
-            append_segment(segments, segment._replace(saw=saw))
+            if segment.saw is not saw:
+                saw = segment.saw if saw <= segment.saw else saw | segment.saw
+                segment = segment._replace(saw=saw)
+            append_segment(segments, segment)
     while hole is not None:
         supply.fill(segments, hole, saw)
         hole = next(holes, None)
