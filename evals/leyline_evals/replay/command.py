@@ -81,15 +81,16 @@ def writable(path: Path | None) -> None:
 
 
 def finish(played: Played, json: Path | None, page: Path | None, title: str) -> None:
-    """Print the table and write what was asked for."""
-    console = Console()
-    table.show(played.report, console)
+    """Write what was asked for and print the table."""
     if json is not None:
         _write(json, played.report.model_dump_json(indent=2) + "\n")
-        console.print(f"\nfigures: {json}", highlight=False, soft_wrap=True)
     if page is not None:
         _write(page, html.page(played, title))
-        console.print(f"\nreport: {page}", highlight=False, soft_wrap=True)
+    console = Console()
+    table.show(played.report, console)
+    for what, path in (("figures", json), ("report", page)):
+        if path is not None:
+            console.print(f"{what}: {path}", highlight=False, soft_wrap=True, markup=False)
 
 
 def _write(path: Path, text: str) -> None:

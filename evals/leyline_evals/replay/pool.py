@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import multiprocessing
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -11,6 +10,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from leyline_agent.policy import parse
 from leyline_evals.replay.arms import Arm
 from leyline_evals.replay.engines import Engines
+from leyline_evals.replay.memory import settle
 from leyline_evals.replay.play import play
 from leyline_evals.replay.records import ArmRun, Config
 from leyline_evals.replay.workload import Run
@@ -46,7 +46,7 @@ def pooled(
 def _start(model: str) -> None:
     global _engines
     _engines = Engines.load(model, tokens_only=True)
-    gc.freeze()
+    settle()
 
 
 def _play(run: Run, arms: Sequence[Arm], config: Config) -> list[ArmRun]:

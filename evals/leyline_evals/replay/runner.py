@@ -8,7 +8,6 @@ import os
 import platform
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -21,6 +20,7 @@ from leyline_evals.replay import totals
 from leyline_evals.replay.arms import ALL_ARMS, Arm
 from leyline_evals.replay.engines import Engines
 from leyline_evals.replay.errors import ReplayError
+from leyline_evals.replay.memory import settled_memory
 from leyline_evals.replay.play import play
 from leyline_evals.replay.pool import pooled
 from leyline_evals.replay.records import ArmRun, Config
@@ -103,7 +103,7 @@ def replay(
     store = Store(keep, config, resume=resume)
     started = time.perf_counter()
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
-    with _settled_memory():
+    with settled_memory():
         whole = _Replay(config, engines, arms, store, progress or Silent())
         results = whole.results(workload, 1 if engines.model is not None else jobs)
     made = totals.figures(results)
@@ -170,17 +170,6 @@ class _Replay:
             fidelity_turns=self.config.fidelity_turns,
             on_turn=lambda done, of: self.progress.turn(run, done, of),
         )
-
-
-@contextmanager
-def _settled_memory() -> Iterator[None]:
-    """Keep the collector from looking through all that is loaded, again and again, in a turn."""
-    gc.collect()
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
 
 
 def _machine(engines: Engines, load: float | None) -> Machine:

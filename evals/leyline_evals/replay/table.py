@@ -31,7 +31,9 @@ def _parts(report: ReplayReport) -> list[RenderableType]:
     parts.append(_legend(_terms(report.arms)))
     if report.fidelity:
         parts += [Text(), _fidelity(report.fidelity), _legend(words.CONTROLS)]
-    parts += [Text(), *(Text(sentence) for sentence in words.seen(report))]
+    for sentence in words.seen(report):
+        parts += [Text(), Text(sentence)]
+    parts.append(Text())
     parts += [Text(f"note: {note}", style="yellow") for note in report.notes]
     parts += _skipped(report)
     parts += [Text(f"PROBLEM: {problem}", style="bold red") for problem in report.problems]
