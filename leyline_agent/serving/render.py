@@ -18,7 +18,7 @@ from leyline_agent import message as message_module
 from leyline_agent.errors import InvalidRequest
 from leyline_agent.message import Message
 from leyline_agent.serving.local_template import LocalChat, is_local
-from leyline_agent.serving.tool_calls import native_messages, plain_messages
+from leyline_agent.serving.tool_calls import forget_calls, native_messages, plain_messages
 
 __all__ = ["ChatRenderer", "Replies", "SessionRenderer", "well_formed"]
 
@@ -127,6 +127,7 @@ class ChatRenderer:
 
     def forget_texts(self) -> None:
         """Forget the ids of every text seen so far."""
+        forget_calls()
         self._encode.cache_clear()
         self._local = self._find_local()
 

@@ -18,7 +18,14 @@ from typing import Any, NamedTuple
 from leyline_agent.message import Message
 from leyline_agent.serving.detokenize import overlap
 
-__all__ = ["Reply", "ToolCallParser", "native_messages", "parse_reply", "plain_messages"]
+__all__ = [
+    "Reply",
+    "ToolCallParser",
+    "forget_calls",
+    "native_messages",
+    "parse_reply",
+    "plain_messages",
+]
 
 ToolCall = dict[str, Any]
 """One entry of an OpenAI message's `tool_calls`."""
@@ -307,6 +314,11 @@ def _call(name: Any, arguments: Any) -> str:
 def _known_call(name: str, arguments: str) -> str:
     """`_call`, remembered: a conversation shows the same calls again at every turn."""
     return _call(name, arguments)
+
+
+def forget_calls() -> None:
+    """Forget the calls shown so far."""
+    _known_call.cache_clear()
 
 
 def _text(content: Any) -> str:

@@ -149,3 +149,22 @@ def test_what_is_known_is_not_rendered_again(
     assert calls == []
     renderer.render([*messages, {"role": "assistant", "content": "new"}])
     assert 0 < len(calls) <= 2
+
+
+def test_forgetting_leaves_no_text_behind(tiny_model: LoadedModel) -> None:
+    from leyline_agent.serving import tool_calls
+
+    renderer = _renderer(tiny_model, CHATML)
+    call = {"id": "1", "function": {"name": "bash", "arguments": '{"command": "secret"}'}}
+    messages = [
+        {"role": "user", "content": "secret"},
+        {"role": "assistant", "content": "secret", "tool_calls": [call]},
+    ]
+    before = renderer.render(messages)
+    assert tool_calls._known_call.cache_info().currsize > 0
+    renderer.forget_texts()
+    assert tool_calls._known_call.cache_info().currsize == 0
+    assert renderer._local is not None
+    assert renderer._local._next.cache_info().currsize == 0
+    assert renderer._encode.cache_info().currsize == 0
+    assert renderer.render(messages) == before
