@@ -86,7 +86,7 @@ class PrefixTree:
         The slots stay valid until the next `insert`, `evict` or `remove`: whoever uses them
         retains them first.
         """
-        path, length = self._walk(_as_array(tokens))
+        path, length = self._walk(tokens)
         extents = (extent for node in path for extent in node.extents)
         return Match(length, tuple(join_extents(slice_extents(extents, 0, length))))
 
@@ -101,17 +101,16 @@ class PrefixTree:
         Raises:
             EngineError: `extents` are not as many slots as there are tokens, or not all in use.
         """
-        array = _as_array(tokens)
         num_slots = sum(end - start for start, end in extents)
-        if num_slots != len(array):
-            raise EngineError(f"cannot cache {len(array)} tokens in {num_slots} slots")
-        path, length = self._walk(array)
-        if length < len(array):
+        if num_slots != len(tokens):
+            raise EngineError(f"cannot cache {len(tokens)} tokens in {num_slots} slots")
+        path, length = self._walk(tokens)
+        if length < len(tokens):
             parent = self._end_of(path, length)
             new = tuple(join_extents(slice_extents(extents, length, num_slots)))
             self._pool.retain(new)
             now = next(self._clock)
-            leaf = Node(array[length:].copy(), new, parent, last_used=now, owner=owner)
+            leaf = Node(_own(tokens[length:]), new, parent, last_used=now, owner=owner)
             parent.children[int(leaf.tokens[0])] = leaf
         return length
 
@@ -145,15 +144,18 @@ class PrefixTree:
         for node in list(self._root.children.values()):
             _cut(self._pool, node, 0)
 
-    def _walk(self, tokens: Tokens) -> tuple[list[Node], int]:
-        """The nodes along `tokens` and how many tokens match; the last node may match in part."""
+    def _walk(self, tokens: AnyTokens) -> tuple[list[Node], int]:
+        """The nodes along `tokens` and how many tokens match; the last node may match in part.
+
+        Tokens become arrays node by node: behind the match none are looked at.
+        """
         path: list[Node] = []
         node, at, now = self._root, 0, next(self._clock)
         while at < len(tokens):
             child = node.children.get(int(tokens[at]))
             if child is None:
                 break
-            size = _common_prefix(child.tokens, tokens[at:])
+            size = _common_prefix(child.tokens, _as_array(tokens[at : at + len(child.tokens)]))
             child.last_used = now
             path.append(child)
             at += size
@@ -210,6 +212,11 @@ class PrefixForest:
 
 def _as_array(tokens: AnyTokens) -> Tokens:
     return np.asarray(tokens, np.int32)
+
+
+def _own(tokens: AnyTokens) -> Tokens:
+    """A copy, which keeps no larger array alive."""
+    return np.array(tokens, np.int32)
 
 
 def _common_prefix(left: Tokens, right: Tokens) -> int:
