@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from leyline_agent.serving.kernels.backend import Positions
 from leyline_agent.serving.kernels.segment_attention import (
     AttentionPlan,
-    Positions,
     plan_attention,
     segment_attention,
 )

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from leyline_agent.errors import EngineError
 from leyline_agent.receipt import Receipt
-from leyline_agent.serving.kernels.segment_attention import Positions
+from leyline_agent.serving.kernels.backend import Positions
 from leyline_agent.serving.kv.sequence import CachedSequence
 from leyline_agent.serving.modes import Settled
 

@@ -15,13 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from leyline_agent.serving.kernels.backend import Positions
 from leyline_agent.serving.kernels.partial import merge_into, partial_attention
 from leyline_agent.serving.kv.sequence import Segment
 from leyline_agent.serving.models.rope import RopeSpec
 
 __all__ = ["AttentionPlan", "Step", "plan_attention", "segment_attention"]
-
-Positions = np.ndarray[tuple[int], np.dtype[np.int64]]
 
 # Up to this many runs of queries are attended to one by one; more (scattered repair) share
 # masked calls, which cost arithmetic on hidden keys but far fewer calls.
