@@ -17,6 +17,7 @@ from typing import Annotated, Any
 import typer
 
 from leyline_agent._version import __version__
+from leyline_agent.cli.text import printable
 from leyline_agent.errors import LeylineError
 
 __all__ = ["build", "commands", "main"]
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except LeylineError as error:
         if os.environ.get("LEYLINE_DEBUG") == "1":
             raise
-        print("leyline:", " ".join(str(error).split()), file=sys.stderr)
+        print("leyline:", " ".join(printable(str(error)).split()), file=sys.stderr)
         sys.exit(2)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +11,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from leyline_agent.cli.inspection import EditSeen, InspectReport, Signal, TurnSeen, inspect
+from leyline_agent.cli.inspection import (
+    EditSeen,
+    FileSeen,
+    InspectReport,
+    Signal,
+    TurnSeen,
+    inspect,
+)
+from leyline_agent.cli.text import printable
 from leyline_agent.errors import TrajectoryError
 from leyline_agent.policy import parse
 from leyline_agent.readers import Recording, read
@@ -20,16 +27,19 @@ from leyline_agent.readers import Recording, read
 __all__ = ["command"]
 
 _COLOURS = {"failed": "red", "stale": "yellow"}
+UNREAD_SHOWN = 5
 
 
 def command(
     file: Annotated[Path, typer.Argument(help="A recorded run, of any format Leyline reads.")],
     policy: Annotated[
         str | None,
-        typer.Option("--policy", "-p", help="Show what this policy cuts: name:key=value,..."),
+        typer.Option(
+            "--policy", "-p", help="Show what this policy cuts: name:key=value,... joined by +"
+        ),
     ] = None,
     record: Annotated[
-        int, typer.Option("--record", min=0, help="Which run of the file, from 0.")
+        int, typer.Option("--record", min=0, help="Which of the file's readable runs, from 0.")
     ] = 0,
     why: Annotated[
         bool,
@@ -37,26 +47,56 @@ def command(
             "--why", help="Say why: each edit's reason and result, each signal's evidence."
         ),
     ] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print JSON on standard output instead of the tables.")
+    ] = False,
 ) -> None:
     """Show a run message by message, and what a policy would cut at each turn.
 
-    Token counts are estimates, by characters; no model is needed.
+    Example: `leyline inspect runs.jsonl --record 1 --policy keep_last:n=5 --why`
+
+    No model is needed: token counts are estimates, by characters. *behind* an edit stand the tokens
+    that a prefix cache computes again and a splice keeps. Records of the file that cannot be read
+    are told on standard error; the exit status is 2 where the run asked for is not there.
     """
-    chosen = parse(policy) if policy else None
-    found = inspect(_recording(file, record), chosen)
+    chosen = None if policy is None else parse(policy)
+    recording, seen = _recording(file, record)
+    found = inspect(recording, chosen, seen)
     if json:
         typer.echo(found.model_dump_json(indent=2))
     else:
         _print(found, why)
+    _tell_unread(seen.unread)
 
 
-def _recording(file: Path, number: int) -> Recording:
-    seen = 0
-    for seen, recording in enumerate(islice(read(file), number + 1), start=1):
-        if seen > number:
-            return recording
-    raise TrajectoryError(f"{file}: no record {number}; it holds {seen}, counted from 0")
+def _recording(file: Path, number: int) -> tuple[Recording, FileSeen]:
+    """The run asked for, and what else is in the file; all of it is read, to tell what cannot be.
+
+    Raises:
+        TrajectoryError: the file cannot be read, or holds no such run.
+    """
+    seen = FileSeen(runs=0)
+    found: Recording | None = None
+    try:
+        for recording in read(file, on_error=lambda error: seen.unread.append(str(error))):
+            found = recording if seen.runs == number else found
+            seen.runs += 1
+    except TrajectoryError as error:  # nothing of the rest can be read
+        seen.unread.append(str(error))
+    if found is not None:
+        return found, seen
+    if not seen.runs and seen.unread:
+        raise TrajectoryError(seen.unread[0])
+    also = f"; {len(seen.unread)} more cannot be read: {seen.unread[0]}" if seen.unread else ""
+    raise TrajectoryError(f"{file}: no record {number}; it holds {seen.runs}, counted from 0{also}")
+
+
+def _tell_unread(unread: Sequence[str]) -> None:
+    """Say on standard error which records were left out, and why."""
+    for reason in unread[:UNREAD_SHOWN]:
+        typer.echo(f"leyline: not read: {printable(reason)}", err=True)
+    if len(unread) > UNREAD_SHOWN:
+        typer.echo(f"leyline: {len(unread) - UNREAD_SHOWN} more records not read", err=True)
 
 
 def _print(found: InspectReport, why: bool) -> None:
@@ -70,6 +110,8 @@ def _print(found: InspectReport, why: bool) -> None:
             f"{run.calls} tool calls, about {run.tokens:,} tokens"
         )
     )
+    if found.file.runs > 1:
+        console.print(f"one of {found.file.runs} runs in the file; --record N shows another")
     console.print(_messages(found, console.width), soft_wrap=False)
     if why:
         _print_signals(console, found.signals)
@@ -160,9 +202,5 @@ def _change(edit: EditSeen) -> str:
 
 
 def _safe(untrusted: str) -> Text:
-    """Text without markup or control characters: a trajectory must not steer the terminal."""
-    return Text(
-        "".join(
-            c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in untrusted
-        )
-    )
+    """Text without markup or control characters."""
+    return Text(printable(untrusted))

@@ -24,6 +24,7 @@ from leyline_agent.turn import Turn
 
 __all__ = [
     "EditSeen",
+    "FileSeen",
     "InspectReport",
     "MessageSeen",
     "Run",
@@ -33,6 +34,13 @@ __all__ = [
     "TurnSeen",
     "inspect",
 ]
+
+
+class FileSeen(BaseModel):
+    """The file the run is in: how many runs can be read, and why other records cannot."""
+
+    runs: int = 1
+    unread: list[str] = Field(default_factory=list)
 
 
 class Run(BaseModel):
@@ -126,6 +134,7 @@ class InspectReport(BaseModel):
 
     format: Literal["leyline-inspect"] = "leyline-inspect"
     version: Literal[1] = 1
+    file: FileSeen
     run: Run
     policy: str | None = None
     messages: list[MessageSeen]
@@ -134,11 +143,14 @@ class InspectReport(BaseModel):
     totals: Totals
 
 
-def inspect(recording: Recording, policy: Policy | None = None) -> InspectReport:
-    """Look at a run; with a policy, replay it turn by turn."""
+def inspect(
+    recording: Recording, policy: Policy | None = None, file: FileSeen | None = None
+) -> InspectReport:
+    """Look at a run; with a policy, replay it turn by turn. `file` is where it was read."""
     run = recording.trajectory()
     turns = list(_turns(recording, policy))
     return InspectReport(
+        file=file or FileSeen(),
         run=_run(recording, run, len(turns)),
         policy=policy.name if policy else None,
         messages=list(_messages(run)),

@@ -51,7 +51,9 @@ def command(
     dtype: Annotated[
         str, typer.Option(help="auto, float32, bfloat16 or float16; of weights and KV.")
     ] = "auto",
-    kv_gib: Annotated[float, typer.Option(min=0, help="Memory for keys and values, in GiB.")] = 2.0,
+    kv_gib: Annotated[
+        float, typer.Option(min=0, max=1 << 20, help="Memory for keys and values, in GiB.")
+    ] = 2.0,
     mode_floor: Annotated[
         Mode, typer.Option(help="The weakest mode an edit is carried out in.")
     ] = Mode.AMORTIZE,

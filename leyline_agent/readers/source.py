@@ -34,6 +34,8 @@ def open_bytes(path: Path) -> Iterator[IO[bytes]]:
     """The file's bytes, unzipped. Raises TrajectoryError when it cannot be opened."""
     try:
         file = path.open("rb")
+    except IsADirectoryError as error:
+        raise TrajectoryError(f"{path}: a folder; name the files in it") from error
     except OSError as error:
         raise TrajectoryError(f"{path}: cannot be opened: {error.strerror}") from error
     with file:

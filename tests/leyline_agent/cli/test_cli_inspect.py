@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import gzip
 import json
+import random
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -208,22 +211,73 @@ def test_records_are_counted_from_zero(tmp_path: Path, capsys: pytest.CaptureFix
     assert (status, "no record 2; it holds 2, counted from 0" in out) == (2, True)
 
 
+@pytest.mark.parametrize("hostile", ["\x1b]0;owned\x07\x1b[2J\u202etext"])
 def test_hostile_text_does_not_reach_the_terminal(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], hostile: str
 ) -> None:
     path = tmp_path / "run.json"
-    path.write_text(json.dumps([{"role": "user", "content": "\x1b]0;owned\x07\x1b[2J\u202etext"}]))
-    _, out = run(capsys, str(path))
-    assert "owned" in out
-    assert not {"\x1b", "\x07", "\u202e"} & set(out)
+    path.write_text(json.dumps([{"role": "user", "content": hostile}]))
+    unread = tmp_path / "unread.json"
+    unread.write_text(json.dumps({hostile: 1}))
+    both = tmp_path / "both.jsonl"
+    both.write_text(path.read_text() + "\n" + unread.read_text())
+    for file in (path, unread, both):
+        _, out = run(capsys, str(file))
+        assert "owned" in out
+        assert not {"\x1b", "\x07", "\u202e"} & set(out)
+
+
+GOOD = json.dumps({"messages": MESSAGES})
+
+
+@pytest.mark.parametrize("more", [(), ("--json",)])
+def test_broken_lines_are_told_and_the_good_run_is_shown(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], more: tuple[str, ...]
+) -> None:
+    path = tmp_path / "runs.jsonl"
+    path.write_text(
+        "\n".join([GOOD, '{"messages": [', GOOD, '{"foo": 1}', *["[" for _ in range(6)]])
+    )
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["inspect", str(path), "--record", "1", *more])
+    out, err = capfd.readouterr()
+    assert stop.value.code == 0
+    first, second, *_, last = err.splitlines()
+    assert first.startswith(f"leyline: not read: {path}, line 2: malformed JSON")
+    assert second.startswith(f"leyline: not read: {path}, line 4: no reader recognises")
+    assert last == "leyline: 3 more records not read"
+    if more:
+        seen = InspectReport.model_validate_json(out).file
+        assert (seen.runs, len(seen.unread)) == (2, 8)
+    else:
+        assert out.startswith("run-2 (openai-chat)")
+        assert "one of 2 runs in the file" in out
+
+
+def test_a_file_that_ends_early_shows_what_came_before(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "runs.jsonl.gz"
+    noise = random.Random(1).randbytes(200_000).hex()
+    path.write_bytes(gzip.compress(f"{GOOD}\n{GOOD}\n{json.dumps([noise])}\n".encode())[:100_000])
+    status, out = run(capsys, str(path))
+    assert status == 0
+    assert "11 messages" in out
+    assert f"not read: {path}: truncated gzip" in out
+    status, out = run(capsys, str(path), "--record", "2")
+    assert status == 2
+    assert "no record 2; it holds 2, counted from 0; 1 more cannot be read: " in out
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("nothing.json",), "nothing.json: cannot be opened"),
+        ((str(Path(__file__).parent),), "cli: a folder; name the files in it"),
+        (("/dev/null",), "/dev/null: empty; nothing to read"),
+        (("RUN", "--policy", ""), "empty policy in ''; write name:key=value,key=value"),
         (("RUN", "--policy", "truncate_older_then"), "did you mean 'truncate_older_than'"),
-        (("RUN", "--policy", "truncate_older_than:n=x"), "n: Input should be a valid integer"),
+        (("RUN", "--policy", "truncate_older_than:n=x"), "truncate_older_than"),
     ],
 )
 def test_errors_are_one_line(
@@ -241,8 +295,8 @@ def test_the_docs_name_every_field_and_format() -> None:
     schema = InspectReport.model_json_schema()
     parts = [schema, *schema["$defs"].values()]
     fields = {name for part in parts for name in part.get("properties", ())}
-    missing = [name for name in fields if not any(f"{c}{name}`" in docs for c in "`.")]
-    assert not set(missing) - {"run", "messages", "signals", "turns", "totals", "edits", "skipped"}
+    missing = {f for f in fields if not re.search(rf"[`.]{f}(`|\[\])", docs)}
+    assert missing == {"file", "run", "totals"}  # what is inside them is named
     assert all(f"`{name}`" in docs for name in formats())
 
 

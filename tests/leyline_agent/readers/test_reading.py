@@ -151,7 +151,7 @@ def test_bad_files(tmp_path, data, message):
 def test_files_that_are_not_there(tmp_path):
     with pytest.raises(TrajectoryError, match=r"nothing\.json: cannot be opened: No such file"):
         list(read(tmp_path / "nothing.json"))
-    with pytest.raises(TrajectoryError, match="cannot be opened: Is a directory"):
+    with pytest.raises(TrajectoryError, match="a folder; name the files in it"):
         list(read(tmp_path))
 
 
