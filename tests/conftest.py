@@ -28,6 +28,17 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Kernels are interpreted in the whole process, or with `-m gpu` compiled.
+
+    Triton must be told before it is imported, and transformers imports it with the first model.
+    """
+    selected = str(config.getoption("markexpr"))
+    if "gpu" not in selected or "not gpu" in selected:
+        os.environ["TRITON_INTERPRET"] = "1"
+
+
 # A real model small enough for every test: two Llama layers with random weights, float32.
 TINY_KV_BYTES = 8 << 20  # some 12,000 tokens, besides a working copy of one context
 TINY_MAX_LEN = 4096
