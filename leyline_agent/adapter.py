@@ -8,14 +8,16 @@ Only an adapter whose engine lives in this process takes the call over (`Calling
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Mapping
-from importlib.metadata import entry_points
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from leyline_agent.directive import Directive, Mode
 from leyline_agent.errors import AdapterError
 from leyline_agent.receipt import Receipt
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 __all__ = [
     "Adapter",
@@ -25,6 +27,7 @@ __all__ = [
     "Request",
     "WireEdit",
     "as_adapter",
+    "check_adapter",
 ]
 
 GROUP = "leyline.adapters"
@@ -44,7 +47,7 @@ class Capabilities(BaseModel):
         receipts: responses carry a receipt; otherwise one is made of `usage`.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(defer_build=True, frozen=True)
 
     modes: frozenset[Mode] = frozenset()
     repair: Literal["none", "boundary", "full"] = "none"
@@ -56,7 +59,7 @@ class Capabilities(BaseModel):
 class WireEdit(BaseModel):
     """One edit on the wire: messages [a, b) of the previous view became `count` messages."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid")
 
     messages: tuple[int, int]
     count: int = Field(ge=0)
@@ -79,7 +82,7 @@ class Commit(BaseModel):
         edits: half-open indices in the previous view, sorted, not overlapping.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid")
 
     session: str = Field(min_length=1, max_length=256)
     base_version: int = Field(0, ge=0)
@@ -145,17 +148,45 @@ def as_adapter(value: Adapter | str | None) -> Adapter:
     """An adapter from what users pass: an adapter, the name of an installed one, None for "openai".
 
     Raises:
+        AdapterError: no adapter of that name is installed or can be imported, or the value is none.
+    """
+    point = _found(value)
+    if point is None:
+        return value  # type: ignore[return-value]
+    try:
+        load = point.load()
+    except ImportError as error:
+        raise AdapterError(
+            f"adapter {point.name!r} cannot be imported from {point.value!r}: {error}; install "
+            "what it needs (the bundled engine: pip install 'leyline-agent[serve]')"
+        ) from error
+    made: Adapter = load()
+    return made
+
+
+def check_adapter(value: Adapter | str | None) -> None:
+    """That `as_adapter` knows the value; nothing is imported.
+
+    Raises:
         AdapterError: no adapter of that name is installed, or the value is none.
     """
+    _found(value)
+
+
+def _found(value: Adapter | str | None) -> EntryPoint | None:
+    """Where an adapter comes from; None when it is there already."""
+    if isinstance(value, type):
+        raise AdapterError(f"{value.__name__} is a class; pass an adapter made of it")
     if isinstance(value, Adapter):
-        return value
+        return None
     if value is not None and not isinstance(value, str):
         raise AdapterError(f"{value!r} is no adapter; pass an Adapter or the name of one")
+    from importlib.metadata import entry_points  # A third of what importing this package costs.
+
     name = value or "openai"
     installed = {point.name: point for point in entry_points(group=GROUP)}
     if name not in installed:
         raise AdapterError(
             f"no adapter named {name!r}; installed: {', '.join(sorted(installed)) or 'none'}"
         )
-    made: Adapter = installed[name].load()()
-    return made
+    return installed[name]

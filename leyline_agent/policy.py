@@ -12,19 +12,30 @@ A policy is pure and synchronous: the same trajectory always gives the same edit
 
 from __future__ import annotations
 
-import difflib
+import inspect
 import re
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from importlib.metadata import EntryPoint, entry_points
-from typing import Any, ClassVar, TypeAlias, Union, get_origin, overload
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, Union, overload
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    model_validator,
+)
 
+from leyline_agent import options
+from leyline_agent.difference import differences
 from leyline_agent.directive import Mode
 from leyline_agent.edit import Edit, Protected
 from leyline_agent.errors import PolicyError
-from leyline_agent.message import Message, copy, digest
+from leyline_agent.message import Message, copy
 from leyline_agent.trajectory import Trajectory
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 __all__ = [
     "FunctionPolicy",
@@ -47,28 +58,94 @@ PolicyLike: TypeAlias = Union["Policy", "type[Policy]", str, EditsOf, "Sequence[
 """What `as_policy` takes: a policy, its class or text, a function, or a list of these."""
 
 
+def _snake(name: str) -> str:
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+
+
+def _check_takes(function: Any, name: str, form: str, count: int) -> None:
+    """That a rule can be called with `count` arguments and gives its result at once.
+
+    Raises:
+        PolicyError: it cannot.
+    """
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+        raise PolicyError(f"{name} is asynchronous; a policy is not: write {form}")
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # Built in, or no function: told when it is called.
+        return
+    try:
+        signature.bind(*[None] * count)
+    except TypeError as error:
+        given = ", ".join(signature.parameters)
+        raise PolicyError(f"{name}({given}) takes other arguments; write {form}") from error
+
+
 class Policy(BaseModel):
     """Base class of policies; subclasses implement `edits`.
+
+    As text it is what `parse` reads, "name:option=value", without options at their defaults;
+    "name(option=value)" where a value cannot be written so.
 
     Attributes:
         mode: the mode of edits that name none.
         may_edit: protected messages ("system", "task") this policy's edits may touch.
+
+    Raises:
+        PolicyError: made with an option it does not have, or a value that the option does not
+            take; or, where the class is defined, `edits` cannot be called with a trajectory.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     may_edit: ClassVar[frozenset[Protected]] = frozenset()
 
     mode: Mode = Mode.REPAIR
 
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        super().__pydantic_init_subclass__(**kwargs)
+        if "edits" in vars(cls):
+            bound = vars(cls)["edits"].__get__(object(), cls)
+            _check_takes(bound, f"{cls.__name__}.edits", "def edits(self, trajectory)", 1)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _told_plainly(cls, data: Any, handler: ModelWrapValidatorHandler[Policy]) -> Policy:
+        try:
+            return handler(data)
+        except ValidationError as error:
+            name = _snake(cls.__name__)
+            raise PolicyError(options.explain(name, cls.model_fields, error)) from error
+
+    @abstractmethod
     def edits(self, trajectory: Trajectory) -> Iterable[Edit]:
         """The edits this policy wants on the current view, in any order, not overlapping."""
-        raise NotImplementedError(f"{type(self).__name__} must implement edits(trajectory)")
 
     @property
     def name(self) -> str:
         """The policy's name in receipts and journals; snake_case of the class by default."""
-        return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(self).__name__).lower()
+        return _snake(type(self).__name__)
+
+    def __str__(self) -> str:
+        given = self._options()
+        if not given:
+            return self.name
+        text = ",".join(f"{key}={value}" for key, value in options.written(given).items())
+        if "+" not in text and self._is_made_by(text):
+            return f"{self.name}:{text}"
+        return f"{self.name}({options.shown(given)})"
+
+    def _is_made_by(self, text: str) -> bool:
+        kind = type(self)
+        try:
+            return kind(**options.read(_pairs(text, text), kind.model_fields)) == self
+        except PolicyError:
+            return False
+
+    def _options(self) -> dict[str, Any]:
+        """The options that are not at their defaults."""
+        return {key: getattr(self, key) for key in self.model_dump(exclude_defaults=True)}
 
     def propose(self, trajectory: Trajectory) -> list[Edit]:
         """The edits with this policy's name, mode and permissions filled in.
@@ -126,6 +203,9 @@ class Pipeline(Policy):
         """The same as `propose`."""
         return self.propose(trajectory)
 
+    def __str__(self) -> str:
+        return "+".join(map(str, self.policies)) or self.name
+
 
 def _overlap(left: Edit, right: Edit) -> bool:
     if (left.start, left.end) == (right.start, right.end):
@@ -133,10 +213,10 @@ def _overlap(left: Edit, right: Edit) -> bool:
     return left.start < right.end and right.start < left.end
 
 
-class FunctionPolicy(Policy):
-    """A policy made of one function `f(trajectory) -> edits`. Made by `@policy`."""
+class _OfFunction(Policy):
+    """A policy made of one function; named like it, unless it has a label."""
 
-    function: EditsOf
+    function: Callable[..., Any]
     label: str = ""
 
     @property
@@ -144,12 +224,26 @@ class FunctionPolicy(Policy):
         """The function's name."""
         return self.label or getattr(self.function, "__name__", "function")
 
+    def _options(self) -> dict[str, Any]:
+        return {} if self.mode is Mode.REPAIR else {"mode": self.mode}
+
+
+class FunctionPolicy(_OfFunction):
+    """A policy made of one function `f(trajectory) -> edits`. Made by `@policy`."""
+
+    function: EditsOf
+
+    def model_post_init(self, context: Any) -> None:
+        """Look at the function's parameters."""
+        form = f"def {self.name}(trajectory), or put f(messages, turn) under @transform"
+        _check_takes(self.function, self.name, form, 1)
+
     def edits(self, trajectory: Trajectory) -> Iterable[Edit]:
         """What the function yields."""
         return self.function(trajectory)
 
 
-class TransformPolicy(Policy):
+class TransformPolicy(_OfFunction):
     """A policy made of `f(messages, turn) -> messages`. Made by `@transform`.
 
     The function gets copies it may change in place. Its output is diffed, message by message,
@@ -157,12 +251,10 @@ class TransformPolicy(Policy):
     """
 
     function: MessagesOf
-    label: str = ""
 
-    @property
-    def name(self) -> str:
-        """The function's name."""
-        return self.label or getattr(self.function, "__name__", "transform")
+    def model_post_init(self, context: Any) -> None:
+        """Look at the function's parameters."""
+        _check_takes(self.function, self.name, f"def {self.name}(messages, turn)", 2)
 
     def edits(self, trajectory: Trajectory) -> Iterable[Edit]:
         """The differences between the view and the function's output."""
@@ -172,39 +264,7 @@ class TransformPolicy(Policy):
             raise PolicyError(
                 f"transform {self.name} returned {after!r:.80}; it must return the list of messages"
             )
-        return list(_differences(trajectory.messages, after))
-
-
-def _differences(before: Sequence[Message], after: Sequence[Message]) -> Iterator[Edit]:
-    """Small edits that turn one list of messages into the other.
-
-    Equal messages are matched first. Among the rest, a message that only changed its text is
-    matched with itself by its seat, so that no edit tears a call from its results.
-    """
-    for same, a0, a1, b0, b1 in _ranges(map(digest, before), map(digest, after)):
-        if same:
-            continue
-        old, new = before[a0:a1], after[b0:b1]
-        for seated, c0, c1, d0, d1 in _ranges(map(_seat, old), map(_seat, new)):
-            if seated:
-                for place, message in zip(range(a0 + c0, a0 + c1), new[d0:d1], strict=True):
-                    yield Edit(place, place + 1, (message,))
-            else:
-                yield Edit(a0 + c0, a0 + c1, tuple(new[d0:d1]))
-
-
-def _ranges(
-    before: Iterable[Hashable], after: Iterable[Hashable]
-) -> list[tuple[bool, int, int, int, int]]:
-    """Whether they are equal, and the half-open ranges [a0, a1) and [b0, b1), in order."""
-    matcher = difflib.SequenceMatcher(a=list(before), b=list(after), autojunk=False)
-    return [(tag == "equal", a0, a1, b0, b1) for tag, a0, a1, b0, b1 in matcher.get_opcodes()]
-
-
-def _seat(message: Message) -> tuple[str, str, tuple[str, ...]]:
-    """What a message keeps when its text changes: role, the call it answers, the calls it makes."""
-    calls = tuple(str(call.get("id")) for call in message.get("tool_calls") or ())
-    return str(message.get("role")), str(message.get("tool_call_id")), calls
+        return list(differences(trajectory.messages, after))
 
 
 @overload
@@ -243,6 +303,8 @@ def transform(
 
 def available() -> dict[str, EntryPoint]:
     """Names of the installed policies (entry points `leyline.policies`), not yet imported."""
+    from importlib.metadata import entry_points  # A third of what importing this package costs.
+
     return {point.name: point for point in entry_points(group=GROUP)}
 
 
@@ -265,10 +327,10 @@ def parse(spec: str) -> Policy:
 def _parse_one(spec: str) -> Policy:
     name, _, rest = spec.partition(":")
     loaded = _load(name.strip())
-    options = dict(_option(pair, spec) for pair in rest.split(",") if pair.strip())
+    given = _pairs(rest, spec)
     if isinstance(loaded, type) and issubclass(loaded, Policy):
-        return _configured(loaded, options, spec)
-    if options:
+        return _made(loaded, options.read(given, loaded.model_fields))
+    if given:
         raise PolicyError(f"{spec!r}: policy {name!r} is made of a function and takes no options")
     return as_policy(loaded)
 
@@ -277,7 +339,7 @@ def _load(name: str) -> Any:
     found = available()
     if name not in found:
         raise PolicyError(
-            f"no policy named {name!r}; {_hint(name, found)}installed: "
+            f"no policy named {name!r}; {options.hint(name, found)}installed: "
             f"{', '.join(sorted(found)) or 'none'}"
         )
     try:
@@ -292,40 +354,24 @@ def _load(name: str) -> Any:
     raise PolicyError(f"entry point {name!r} ({found[name].value}) is {loaded!r}, not a policy")
 
 
-def _option(pair: str, spec: str) -> tuple[str, str]:
-    key, separator, value = pair.partition("=")
-    if not separator or not key.strip():
-        raise PolicyError(f"{spec!r}: {pair.strip()!r} is not key=value")
-    return key.strip(), value.strip()
+def _pairs(text: str, spec: str) -> dict[str, str]:
+    """The options of "key=value,key=value"."""
+    pairs = {}
+    for pair in filter(str.strip, text.split(",")):
+        key, separator, value = pair.partition("=")
+        if not separator or not key.strip():
+            raise PolicyError(f"{spec!r}: {pair.strip()!r} is not key=value")
+        pairs[key.strip()] = value.strip()
+    return pairs
 
 
-def _configured(kind: type[Policy], options: dict[str, str], spec: str) -> Policy:
-    fields = kind.model_fields
-    values: dict[str, Any] = {
-        key: text.split("|") if key in fields and _is_list(fields[key].annotation) else text
-        for key, text in options.items()
-    }
-    try:
-        return kind(**values)
-    except ValidationError as error:
-        wrong = "; ".join(
-            f"{key}: {problem['msg']}"
-            for problem in error.errors()
-            if (key := ".".join(map(str, problem["loc"])))
-        )
-        unknown = next((key for key in options if key not in fields), "")
+def _made(kind: type[Policy], given: Mapping[str, Any]) -> Policy:
+    if inspect.isabstract(kind):
         raise PolicyError(
-            f"{spec!r}: {wrong or error}; {_hint(unknown, fields)}options: {', '.join(fields)}"
-        ) from error
-
-
-def _is_list(annotation: Any) -> bool:
-    return get_origin(annotation) in (list, tuple, set, frozenset)
-
-
-def _hint(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f"did you mean {close[0]!r}? " if close else ""
+            f"{kind.__name__} has no rule; give it `def edits(self, trajectory)` that yields Edit "
+            "objects, or put a function f(messages, turn) -> messages under @transform"
+        )
+    return kind(**given)
 
 
 def as_policy(value: PolicyLike) -> Policy:
@@ -340,7 +386,7 @@ def as_policy(value: PolicyLike) -> Policy:
         return parse(value)
     if isinstance(value, type):
         if issubclass(value, Policy):
-            return _configured(value, {}, value.__name__)
+            return _made(value, {})
     elif isinstance(value, Sequence):
         parts = tuple(as_policy(part) for part in value)
         return parts[0] if len(parts) == 1 else Pipeline(policies=parts)

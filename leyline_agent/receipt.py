@@ -64,7 +64,7 @@ class EditReceipt(BaseModel):
         quoted_in: for a redaction, view indices of messages that quote the removed text.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(defer_build=True, frozen=True)
 
     id: str = ""
     start: int = 0
@@ -99,7 +99,7 @@ class Receipt(BaseModel):
         ttft_ms: from the request's turn to its first logits: rendering, lowering, splice, prefill.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(defer_build=True, frozen=True)
 
     session: str = ""
     base_version: int = 0

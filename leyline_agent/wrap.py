@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, TypeVar, overload
 
-from leyline_agent.adapter import Adapter
+from leyline_agent.adapter import Adapter, check_adapter
 from leyline_agent.directive import Mode, as_mode
 from leyline_agent.errors import LeylineError
 from leyline_agent.message import Message
@@ -78,6 +78,7 @@ def wrap(  # noqa: D417 - the options of Session are described there
     Raises:
         LeylineError: what is given cannot be wrapped, or an option does not fit.
     """
+    check_adapter(adapter)
     wrapped_with: dict[str, Any] = {
         "policy": as_policy([] if policies is None else policies),
         "given_adapter": adapter,

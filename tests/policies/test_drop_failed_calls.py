@@ -3,8 +3,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from pydantic import ValidationError
 
+from leyline_agent.errors import PolicyError
 from leyline_agent.signals import failures, is_stub
 from leyline_agent.trajectory import Trajectory
 from leyline_policies.drop_failed_calls import DropFailedCalls
@@ -58,5 +58,5 @@ def test_a_dropped_failure_is_still_a_failure(run: Run, places: Places) -> None:
 
 
 def test_it_cannot_drop_what_was_never_seen() -> None:
-    with pytest.raises(ValidationError):
+    with pytest.raises(PolicyError):
         DropFailedCalls(after=0)

@@ -3,8 +3,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from pydantic import ValidationError
 
+from leyline_agent.errors import PolicyError
 from leyline_agent.policy import parse
 from leyline_agent.signals import is_stub
 from leyline_agent.trajectory import Trajectory
@@ -81,5 +81,5 @@ def test_listed_tools_are_parsed_from_text() -> None:
     "options", [{"n": -1}, {"polling": 0}, {"keep_first": -1}, {"clear_at_least": -1}, {"m": 3}]
 )
 def test_bad_options(options: dict[str, object]) -> None:
-    with pytest.raises(ValidationError):
+    with pytest.raises(PolicyError):
         KeepLast(**options)

@@ -4,9 +4,9 @@ import inspect
 from collections.abc import Callable
 
 import pytest
-from pydantic import ValidationError
 
 from leyline_agent.directive import Mode
+from leyline_agent.errors import PolicyError
 from leyline_agent.signals import stub
 from leyline_agent.trajectory import Trajectory
 from leyline_policies.keep_all import KeepAll
@@ -51,7 +51,7 @@ def test_a_stub_stays(run: Run, places: Places) -> None:
 
 @pytest.mark.parametrize("options", [{"n": 0}, {"n": "many"}, {"max_chars": 0}, {"keep": 2}])
 def test_bad_options(options: dict[str, object]) -> None:
-    with pytest.raises(ValidationError):
+    with pytest.raises(PolicyError):
         TruncateOlderThan(**options)
 
 

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 import leyline_agent as leyline
+from leyline_agent.testing import MockAdapter
 from leyline_agent.wrapping.scope import active
 
 
@@ -197,6 +198,32 @@ def test_a_wrapped_call_inside_a_wrapped_loop(client, task, observe, model, stub
     assert list(loop.leyline.sessions) == []
 
 
+@pytest.mark.parametrize(
+    ("option", "problem"),
+    [
+        ({"adapter": "no_such"}, "no adapter named 'no_such'; installed: bundled, http, openai"),
+        ({"adapter": 3}, "3 is no adapter; pass an Adapter or the name of one"),
+        ({"adapter": MockAdapter}, "MockAdapter is a class; pass an adapter made of it"),
+        ({"policies": "no_such"}, "no policy named 'no_such'; installed: .*keep_all"),
+        ({"policies": "keep_last:m=1"}, "policy keep_last: no option 'm'"),
+    ],
+)
+def test_bad_options_are_told_at_decoration(option, problem):
+    with pytest.raises(leyline.LeylineError, match=problem):
+        leyline.wrap(**option)
+
+
+def test_an_adapter_is_made_when_it_is_needed(monkeypatch, tmp_path):
+    info = tmp_path / "theirs-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[leyline.adapters]\nlost = no_such_package.x:Lost\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    run = leyline.wrap(adapter="lost")(lambda: None)
+    with pytest.raises(leyline.AdapterError, match="'lost' cannot be imported .*no_such_package"):
+        run()
+
+
 def test_a_loop_whose_model_calls_are_not_seen_is_told_once(caplog, turns):
     run = leyline.wrap(lambda: None)
     run()
@@ -222,8 +249,6 @@ def test_the_current_session_is_there_while_a_loop_runs(turns, model, outputs, s
 
 
 def test_a_retry_after_a_failed_first_call_keeps_its_session(model, task, stub):
-    from leyline_agent.testing import MockAdapter
-
     adapter = MockAdapter(model)
     adapter.fail(TimeoutError("slow"))
 
