@@ -9,14 +9,17 @@ compiled kernel does not contain.
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import triton
 import triton.language as tl
 
 __all__ = ["INTERPRETED", "Tile", "cast", "dot", "rotate"]
 
-Tile = Any
+if TYPE_CHECKING:
+    Tile = Any
+else:
+    Tile = tl.tensor
 """Inside a kernel: a pointer, a block of values or a number."""
 
 INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
