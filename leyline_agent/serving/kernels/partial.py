@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 __all__ = ["merge_into", "partial_attention", "partial_attention_reference"]
 
@@ -21,31 +22,41 @@ def partial_attention(
     causal: bool = False,
     mask: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Attention of `query` [b, h, m, d] over `key` and `value` [b, h, n, d].
+    """Attention of `query` [b, h, m, d] over `key` [b, h, n, d] and `value` [b, h, n, d_v].
 
     Args:
         query: same dtype as the keys.
         key: stored keys; the last dimension must be contiguous, others may be expanded.
-        value: stored values, likewise.
+        value: stored values, likewise; for latents (MLA) the keys' last entries, in place.
         scale: factor on the scores.
         causal: query i sees keys 0..i; needs m == n.
         mask: additive [m, n], -inf where a key is hidden; every row must see a key.
 
     Returns:
-        The output [b, h, m, d] in the query's dtype and its float32 log-sum-exp [b, h, m].
+        The output [b, h, m, d_v] in the query's dtype and its float32 log-sum-exp [b, h, m].
     """
-    if query.device.type != "cpu" or query.shape[-1] != value.shape[-1]:
+    size = value.shape[-1]
+    if query.device.type != "cpu" or size > key.shape[-1]:
         return partial_attention_reference(query, key, value, scale=scale, causal=causal, mask=mask)
     out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
         query,
         key,
-        value,
+        _as_wide(value, key),
         0.0,
         causal,
         attn_mask=None if mask is None else mask.expand(*query.shape[:3], -1),
         scale=scale,
     )
-    return out, lse
+    return out[..., out.shape[-1] - size :], lse
+
+
+def _as_wide(value: Tensor, key: Tensor) -> Tensor:
+    """The values as wide as the keys, their own entries last: torch's operator wants one width."""
+    more = key.shape[-1] - value.shape[-1]
+    if not more:
+        return value
+    in_place = value.data_ptr() == key[..., more:].data_ptr() and value.stride() == key.stride()
+    return key if in_place else functional.pad(value, (more, 0))
 
 
 def partial_attention_reference(

@@ -1,7 +1,7 @@
 """The tensors behind the slots: keys and values of every layer.
 
     keys[layer]    [slots, kv_heads, key_dim]      rotated at pool.positions[slot], never again
-    values[layer]  [slots, kv_heads, value_dim]
+    values[layer]  [slots, kv_heads, value_dim]    of latents (MLA): a view, the keys' last entries
 
 Memory is reserved for all slots and, on a CPU, touched only as slots fill.
 """
@@ -22,7 +22,7 @@ __all__ = ["KVStore", "bytes_per_token"]
 
 def bytes_per_token(layers: Sequence[KVShape], dtype: torch.dtype) -> int:
     """Bytes of KV one token takes in all layers."""
-    return sum(s.heads * (s.key_dim + s.value_dim) for s in layers) * dtype.itemsize
+    return sum(shape.num_entries for shape in layers) * dtype.itemsize
 
 
 class KVStore:
@@ -48,8 +48,22 @@ class KVStore:
         self.num_slots = num_slots
         self.dtype = dtype
         self.bytes_per_token = bytes_per_token(layers, dtype)
-        self.keys = [_empty(num_slots, s.heads, s.key_dim, dtype, device) for s in layers]
-        self.values = [_empty(num_slots, s.heads, s.value_dim, dtype, device) for s in layers]
+        self.device = torch.device(device)
+        self.keys, self.values = self.empty(num_slots)
+
+    def empty(self, num_tokens: int) -> tuple[list[Tensor], list[Tensor]]:
+        """Unfilled keys and values of `num_tokens` tokens, laid out as the store's own."""
+        keys = [self._unfilled(num_tokens, s.heads, s.key_dim) for s in self.layers]
+        values = [
+            key[..., s.key_dim - s.value_dim :]
+            if s.latent
+            else self._unfilled(num_tokens, s.heads, s.value_dim)
+            for s, key in zip(self.layers, keys, strict=True)
+        ]
+        return keys, values
+
+    def _unfilled(self, *shape: int) -> Tensor:
+        return torch.empty(shape, dtype=self.dtype, device=self.device)
 
     def zero(self, extents: Iterable[Extent]) -> None:
         """Overwrite slots with zeros: what was there cannot be read again."""
@@ -63,13 +77,9 @@ class KVStore:
     ) -> None:
         """Store new keys and values [kv_heads, m, d] at (query start, query end, first slot)."""
         keys, values = self.keys[layer], self.values[layer]
+        latent = self.layers[layer].latent
         for start, end, slot in writes:
             stop = slot + end - start
             keys[slot:stop] = key[:, start:end].transpose(0, 1)
-            values[slot:stop] = value[:, start:end].transpose(0, 1)
-
-
-def _empty(
-    slots: int, heads: int, dim: int, dtype: torch.dtype, device: torch.device | str
-) -> Tensor:
-    return torch.empty((slots, heads, dim), dtype=dtype, device=device)
+            if not latent:
+                values[slot:stop] = value[:, start:end].transpose(0, 1)

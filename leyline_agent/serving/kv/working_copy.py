@@ -20,11 +20,24 @@ from leyline_agent.serving.kv.slots import SlotPool
 from leyline_agent.serving.kv.store import KVStore
 from leyline_agent.serving.models.rope import RopeSpec
 
-__all__ = ["WorkingCopy"]
+__all__ = ["Described", "WorkingCopy", "describe"]
 
-Rows = np.ndarray[tuple[int, int], np.dtype[np.int64]]
+Described = np.ndarray[tuple[int, int], np.dtype[np.int64]]
 
 _HEADROOM = 512
+
+
+def describe(segments: Sequence[Segment], pool: SlotPool) -> Described:
+    """Slot, offset and epoch of every token: int64 [3, length]."""
+    starts, lengths, offsets = np.array([s[:3] for s in segments], np.int64).T
+    ends = lengths.cumsum()
+    result = np.empty((3, ends[-1]), np.int64)
+    slots = result[0]
+    slots[:] = np.repeat(starts - (ends - lengths), lengths)
+    slots += np.arange(ends[-1])
+    result[1] = np.repeat(offsets, lengths)
+    pool.epochs.take(slots, out=result[2])
+    return result
 
 
 class WorkingCopy:
@@ -43,18 +56,27 @@ class WorkingCopy:
         self.capacity = 0
         self.keys: list[Tensor] = []
         self.values: list[Tensor] = []
-        self._held: Rows = np.empty((3, 0), np.int64)
+        self._held: Described = np.empty((3, 0), np.int64)
 
     @property
     def num_bytes(self) -> int:
         """Bytes the copy takes."""
         return self.capacity * self.store.bytes_per_token
 
+    def bytes_for(self, length: int) -> int:
+        """Bytes it takes once it has held `length` tokens."""
+        tokens = self.capacity if length <= self.capacity else length + _HEADROOM
+        return tokens * self.store.bytes_per_token
+
+    def shared_len(self, wanted: Described) -> int:
+        """How many leading tokens of `wanted` the copy holds."""
+        return _common_length(self._held, wanted)
+
     def update(self, segments: Sequence[Segment]) -> int:
         """Make the copy hold `segments`; returns how many tokens had to be gathered."""
-        wanted = self._describe(segments)
+        wanted = describe(segments, self.pool)
         length = wanted.shape[1]
-        valid = _common_length(self._held, wanted)
+        valid = self.shared_len(wanted)
         if length > self.capacity:
             self._grow(length + _HEADROOM, valid)
         self._held = wanted[:, :valid]  # should gathering fail, nothing stale is taken for good
@@ -69,29 +91,20 @@ class WorkingCopy:
         """Forget what the copy holds; the next update gathers everything."""
         self._held = np.empty((3, 0), np.int64)
 
-    def _describe(self, segments: Sequence[Segment]) -> Rows:
-        """Slot, offset and epoch of every token: int64 [3, length]."""
-        slots = np.concatenate([np.arange(s.slot, s.slot + s.length) for s in segments])
-        lengths = [s.length for s in segments]
-        offsets = np.repeat(np.array([s.offset for s in segments], np.int64), lengths)
-        return np.stack([slots, offsets, self.pool.epochs[slots]])
-
     def _grow(self, capacity: int, valid: int) -> None:
-        def grown(old: list[Tensor], like: list[Tensor]) -> list[Tensor]:
-            fresh = [t.new_empty((capacity, *t.shape[1:])) for t in like]
+        keys, values = self.store.empty(capacity)
+        for fresh, old in ((keys, self.keys), (values, self.values)):
             for new, kept in zip(fresh, old, strict=False):
                 new[:valid] = kept[:valid]
-            return fresh
-
-        self.keys = grown(self.keys, self.store.keys)
-        self.values = grown(self.values, self.store.values)
-        self.capacity = capacity
+        self.keys, self.values, self.capacity = keys, values, capacity
 
     def _gather(self, slots: Tensor, offsets: Tensor, at: int) -> None:
         """Copy `slots` [n] to rows at.., their keys rotated by `offsets` [n]."""
         end = at + len(slots)
-        for store, copy in zip(self.store.values, self.values, strict=True):
-            torch.index_select(store, 0, slots, out=copy[at:end])
+        for layer, shape in enumerate(self.store.layers):
+            if not shape.latent:  # else they come with the keys
+                values = self.store.values[layer]
+                torch.index_select(values, 0, slots, out=self.values[layer][at:end])
         moved = offsets.nonzero()
         # From the first token that moved on, all are rotated: a turn by 0 changes nothing.
         still = int(moved[0]) if len(moved) else len(slots)
@@ -110,7 +123,7 @@ class WorkingCopy:
             copy[at + still : end] = self.rope.rotate(keys, cos, sin)
 
 
-def _common_length(left: Rows, right: Rows) -> int:
+def _common_length(left: Described, right: Described) -> int:
     """How many leading columns agree."""
     size = min(left.shape[1], right.shape[1])
     differs = (left[:, :size] != right[:, :size]).any(0)

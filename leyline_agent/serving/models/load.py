@@ -19,6 +19,7 @@ from torch import nn
 from leyline_agent.errors import UnsupportedModel
 from leyline_agent.serving.models.embedded import data_dir
 from leyline_agent.serving.models.glue import ATTENTION, register
+from leyline_agent.serving.models.mla import cache_latents
 from leyline_agent.serving.models.probe import ModelFacts, probe, text_config
 from leyline_agent.serving.models.selfcheck import check_seam
 
@@ -79,6 +80,7 @@ def load_model(source: str | Path, *, dtype: str = "auto", name: str | None = No
     kind = pick_dtype(dtype)
     model, tokenizer = _dense(source, kind) if _is_gguf(source) else _load(source, {}, kind)
     model.eval().requires_grad_(False)
+    cache_latents(model)
     facts = probe(model)
     check_seam(model)
     if facts.refusal is not None:

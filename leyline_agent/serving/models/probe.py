@@ -31,12 +31,21 @@ _TOLERANCE = {torch.float32: 1e-4, torch.float16: 5e-3, torch.bfloat16: 3e-2}
 
 
 class KVShape(NamedTuple):
-    """One layer's KV: heads, key and value dimensions, sliding window if any."""
+    """One layer's KV: heads, key and value dimensions, sliding window if any.
+
+    With `latent` (MLA) a token's values are the last entries of its keys, kept once.
+    """
 
     heads: int
     key_dim: int
     value_dim: int
     window: int | None
+    latent: bool = False
+
+    @property
+    def num_entries(self) -> int:
+        """How many numbers a token takes in this layer."""
+        return self.heads * (self.key_dim + (0 if self.latent else self.value_dim))
 
 
 @dataclass(frozen=True)
@@ -80,6 +89,7 @@ def probe(model: nn.Module) -> ModelFacts:
         UnsupportedModel: layers without a KV cache of their own, or attention the engine lacks.
     """
     config = text_config(model)
+    _check_sparse(config, model)
     first, second = _Capture(), _Capture()
     forward(model, [1], start=_POSITION, leyline=first)
     forward(model, [1], start=_POSITION + _DELTA, leyline=second)
@@ -91,11 +101,18 @@ def probe(model: nn.Module) -> ModelFacts:
             key_dim=first.keys[i].shape[-1],
             value_dim=first.values[i].shape[-1],
             window=first.options[i].get("sliding_window"),
+            latent=_is_end_of(first.values[i], first.keys[i]),
         )
         for i in sorted(first.keys)
     )
     rope, refusal, detail = _movable(model, config, layers, first, second)
     return ModelFacts(layers, rope, refusal, detail)
+
+
+def _is_end_of(value: Tensor, key: Tensor) -> bool:
+    """Whether the values are the memory of the keys' last entries."""
+    size = value.shape[-1]
+    return value.data_ptr() == key[..., -size:].data_ptr() and value.shape[0] == key.shape[0]
 
 
 def text_config(model: nn.Module) -> Any:
@@ -121,6 +138,15 @@ def forward(model: nn.Module, ids: Sequence[int], start: int = 0, **attend: Any)
         ) from error
     logits: Tensor = out.logits[0].float()
     return logits
+
+
+def _check_sparse(config: Any, model: nn.Module) -> None:
+    """Refuse layers that attend only to keys an indexer picks: it has a key cache of its own."""
+    if any("Indexer" in type(module).__name__ for module in model.modules()):
+        raise UnsupportedModel(
+            f"{config.model_type}: sparse attention (an indexer picks the keys) is not supported; "
+            "serve this model with another engine"
+        )
 
 
 def _check_layers(config: Any, capture: _Capture) -> None:

@@ -70,10 +70,30 @@ def test_masked(compute):
     torch.testing.assert_close(lse.double(), expected_lse, atol=2e-5, rtol=2e-5)
 
 
-def test_values_of_another_width_than_keys():
-    query, key, value = make(5, 8, d=24, d_v=16)
+@pytest.mark.parametrize("d_v", [16, 40])
+def test_values_of_another_width_than_keys(d_v):
+    query, key, value = make(5, 8, d=24, d_v=d_v)
     out, _ = partial_attention(query, key, value, scale=0.2)
     torch.testing.assert_close(out.double(), naive(query, key, value, 0.2)[0], atol=2e-5, rtol=2e-5)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_values_that_are_the_last_entries_of_the_keys(shared):
+    """As MLA stores them: one latent a token, which all heads may share."""
+    query, key, _ = make(9, 9, d=24)
+    key = key[:, :1].expand(-1, 3, -1, -1) if shared else key
+    out, lse = partial_attention(query, key, key[..., 8:], scale=0.2, causal=True)
+    hidden = torch.ones(9, 9, dtype=torch.bool).triu(1)
+    expected, expected_lse = naive(query, key, key[..., 8:], 0.2, hidden)
+    torch.testing.assert_close(out.double(), expected, atol=2e-5, rtol=2e-5)
+    torch.testing.assert_close(lse.double(), expected_lse, atol=2e-5, rtol=2e-5)
+
+
+def test_values_that_begin_where_the_keys_end_but_lie_otherwise():
+    query, key, _ = make(5, 8, d=24)
+    other = key[..., 8:].expand(2, 3, 8, 16)[:, :1].expand(-1, 3, -1, -1)
+    out, _ = partial_attention(query, key, other, scale=0.2)
+    torch.testing.assert_close(out.double(), naive(query, key, other, 0.2)[0], atol=2e-5, rtol=2e-5)
 
 
 def test_keys_shared_by_several_query_heads_need_no_copy():

@@ -16,7 +16,11 @@ from leyline_agent.serving.kv.working_copy import WorkingCopy
 from leyline_agent.serving.models.probe import KVShape
 from leyline_agent.serving.models.rope import RopeSpec
 
-LAYERS = (KVShape(2, 16, 16, None), KVShape(1, 24, 8, None))
+LAYERS = (
+    KVShape(2, 16, 16, None),
+    KVShape(1, 24, 8, None),
+    KVShape(1, 24, 8, None, latent=True),
+)
 ROPE = RopeSpec(1e4 ** -(torch.arange(8, dtype=torch.float64) / 8), "half")
 VOCABULARY = 512
 NUM_SLOTS = 800
@@ -44,6 +48,8 @@ def rotated(x, positions):
 
 
 def value_of(layer, tokens):
+    if LAYERS[layer].latent:
+        return RAW[layer][tokens][..., -LAYERS[layer].value_dim :]
     heads, dim = LAYERS[layer].heads, LAYERS[layer].value_dim
     return tokens[:, None, None].expand(-1, heads, dim).double()
 
@@ -99,8 +105,8 @@ class Session:
         for layer in range(len(LAYERS)):
             keys = self.copy.keys[layer][:length].double()
             torch.testing.assert_close(keys, self.exact(layer), atol=tolerance, rtol=tolerance)
-            values = self.copy.values[layer][:length].double()
-            assert torch.equal(values, value_of(layer, tokens))
+            values = self.copy.values[layer][:length]
+            assert torch.equal(values, value_of(layer, tokens).to(values.dtype))
 
 
 def test_equals_keys_rotated_explicitly():

@@ -79,7 +79,7 @@ SERVED = {
     ),
     "gemma3_text": ({"sliding_window": 16}, Reason.ROPE_KIND, "'per_layer'"),
     "smollm3": ({"no_rope_layer_interval": 2}, Reason.ROPE_KIND, "do not move by a rotation"),
-    "deepseek_v2": (MLA, Reason.ROPE_KIND, "do not move by a rotation"),
+    "deepseek_v2": (MLA, Reason.ROPE_KIND, "do not move by a rotation"),  # expanded heads
 }
 # Refused: attention that the engine does not compute, or state that it does not keep.
 REFUSED = {
