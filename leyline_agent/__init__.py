@@ -42,6 +42,7 @@ from leyline_agent.receipt import EditReceipt, Reason, Receipt
 from leyline_agent.session import Session
 from leyline_agent.trajectory import ToolCall, ToolResult, Trajectory
 from leyline_agent.turn import Turn
+from leyline_agent.warning import LeylineWarning
 from leyline_agent.wrap import wrap
 from leyline_agent.wrapping.scope import current_session
 
@@ -61,6 +62,7 @@ __all__ = [
     "InvalidRequest",
     "InvalidSpan",
     "LeylineError",
+    "LeylineWarning",
     "Message",
     "Mode",
     "ModelUnavailable",

@@ -2,7 +2,7 @@
 
 Nothing a policy does can end a turn: one that raises is skipped for this turn, an illegal edit is
 refused by itself, one that edits its own edits over and over is stopped; each with a reason that
-is logged and kept.
+is logged and kept, and the first of each policy is worth a warning.
 """
 
 from __future__ import annotations
@@ -48,6 +48,10 @@ class Skipped(NamedTuple):
     kind: str
     detail: str
 
+    def __str__(self) -> str:
+        what = "an edit of " + self.where if self.where else "this turn"
+        return f"{self.policy}: {what} skipped: {self.kind}: {self.detail}"
+
 
 class Accepted(NamedTuple):
     """An edit that goes into the commit.
@@ -79,10 +83,18 @@ class Accepted(NamedTuple):
 
 @dataclass(frozen=True)
 class Proposal:
-    """What one turn's policies came to; `seconds` is the time they took."""
+    """What one turn's policies came to.
+
+    Attributes:
+        accepted: the edits taken, by place.
+        skipped: what was not taken.
+        warnings: what the user is to be warned of: the first fault of each policy.
+        seconds: the time the policies took.
+    """
 
     accepted: tuple[Accepted, ...] = ()
     skipped: tuple[Skipped, ...] = ()
+    warnings: tuple[str, ...] = ()
     seconds: float = 0.0
 
 
@@ -126,26 +138,33 @@ class Proposer:
         self._capabilities = capabilities
         self._deadline = deadline
         self._told: set[tuple[str, str]] = set()
+        self._warned: set[str] = set()
 
     def propose(self, view: View, trajectory: Trajectory, declared: Sequence[Edit]) -> Proposal:
         """The edits taken on `view` this turn; `declared` are the harness's own, served first."""
         started = time.perf_counter()
-        skipped: list[Skipped] = []
+        faults: list[Skipped] = []
         batch = list(declared)
         for part in self.parts:
-            batch += [e for e in self._run(part, trajectory, skipped) if not _overlaps(e, batch)]
-        accepted = self._sift(batch, view, trajectory, skipped)
-        for note in skipped:
+            batch += [e for e in self._run(part, trajectory, faults) if not _overlaps(e, batch)]
+        accepted, refused = self._sift(batch, view, trajectory)
+        asked_for: list[Skipped] = []
+        for edit, error in refused:
+            pinned = any(index in trajectory.pinned for index in range(edit.start, edit.end))
+            (asked_for if pinned else faults).append(_skipped(edit, error))
+        for note in (*faults, *asked_for):
             self._tell(note)
-        return Proposal(accepted, tuple(skipped), time.perf_counter() - started)
+        warnings = tuple(str(note) for note in faults if self._is_first(note))
+        skipped = (*faults, *asked_for)
+        return Proposal(accepted, skipped, warnings, time.perf_counter() - started)
 
-    def _run(self, part: Policy, trajectory: Trajectory, skipped: list[Skipped]) -> list[Edit]:
+    def _run(self, part: Policy, trajectory: Trajectory, faults: list[Skipped]) -> list[Edit]:
         started = time.perf_counter()
         try:
             return part.propose(trajectory)
         except Exception as error:  # A policy is a user's code; whatever it raises costs one turn.
             logger.debug("policy %s raised", part.name, exc_info=True)
-            skipped.append(Skipped(part.name, "", type(error).__name__, str(error)))
+            faults.append(Skipped(part.name, "", type(error).__name__, str(error)))
             return []
         finally:
             took = time.perf_counter() - started
@@ -156,20 +175,20 @@ class Proposer:
                 )  # fmt: skip
 
     def _sift(
-        self, batch: list[Edit], view: View, trajectory: Trajectory, skipped: list[Skipped]
-    ) -> tuple[Accepted, ...]:
+        self, batch: list[Edit], view: View, trajectory: Trajectory
+    ) -> tuple[tuple[Accepted, ...], list[tuple[Edit, LeylineError]]]:
         taken: list[Accepted] = []
+        refused: list[tuple[Edit, LeylineError]] = []
         for edit in batch:
             try:
                 accepted = self._vetted(edit, view)
             except LeylineError as error:
-                skipped.append(_skipped(edit, error))
+                refused.append((edit, error))
             else:
                 taken += accepted
-        legal, refused = sift([a.edit for a in taken], trajectory.messages, trajectory.pinned)
-        skipped += [_skipped(edit, error) for edit, error in refused]
+        legal, illegal = sift([a.edit for a in taken], trajectory.messages, trajectory.pinned)
         by_edit = {id(a.edit): a for a in taken}
-        return tuple(by_edit[id(edit)] for edit in legal)
+        return tuple(by_edit[id(edit)] for edit in legal), [*refused, *illegal]
 
     def _vetted(self, edit: Edit, view: View) -> list[Accepted]:
         """The edit with its records and mode; nothing when it would change nothing."""
@@ -192,8 +211,13 @@ class Proposer:
         """Log at warning level once; a policy that errs every turn shall not flood the log."""
         level = logging.DEBUG if (note.policy, note.kind) in self._told else logging.WARNING
         self._told.add((note.policy, note.kind))
-        what = "an edit of " + note.where if note.where else "this turn"
-        logger.log(level, "%s: %s skipped: %s: %s", note.policy, what, note.kind, note.detail)
+        logger.log(level, "%s", note)
+
+    def _is_first(self, note: Skipped) -> bool:
+        """Whether the user was not warned of this policy yet."""
+        known = note.policy in self._warned
+        self._warned.add(note.policy)
+        return not known
 
 
 def _parts(policy: Policy) -> tuple[Policy, ...]:

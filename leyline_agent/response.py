@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from leyline_agent.errors import TrajectoryError
 from leyline_agent.message import Message
 
-__all__ = ["as_dict", "as_message", "reply", "usage"]
+__all__ = ["as_dict", "as_message", "as_messages", "reply", "usage"]
 
 
 def as_dict(value: Any) -> Mapping[str, Any] | None:
@@ -39,6 +39,17 @@ def as_message(value: Any, index: int) -> Message:
             f"message {index} has no role; its keys are {sorted(map(str, message))}"
         )
     return message if isinstance(message, dict) else dict(message)
+
+
+def as_messages(values: Any) -> list[Message]:
+    """The messages of a request as plain dictionaries.
+
+    Raises:
+        TrajectoryError: it is no list, or holds something that is no message.
+    """
+    if not isinstance(values, Iterable) or isinstance(values, str | bytes | Mapping):
+        raise TrajectoryError(f"the messages are a {type(values).__name__}; pass a list of them")
+    return [as_message(value, index) for index, value in enumerate(values)]
 
 
 def reply(response: Any) -> Message | None:

@@ -26,18 +26,18 @@ from leyline_agent.adapter import Adapter, CallingAdapter, Commit, Request, as_a
 from leyline_agent.branch import CommittedEdit, Draft
 from leyline_agent.directive import Mode, as_mode
 from leyline_agent.edit import Edit
-from leyline_agent.edit import apply as apply_edits
 from leyline_agent.errors import AdapterError, InvalidSpan, StaleSession, TrajectoryError
 from leyline_agent.journal import Journal
 from leyline_agent.message import Message, copy, view_digest
 from leyline_agent.policy import PolicyLike, as_policy
-from leyline_agent.proposal import HARNESS, Proposal, Proposer, Skipped
+from leyline_agent.proposal import HARNESS, Proposer, Skipped
 from leyline_agent.receipt import Receipt
 from leyline_agent.resume import replay
 from leyline_agent.state import State
 from leyline_agent.trajectory import DEFAULT_CHARS_PER_TOKEN, Observations, Trajectory
 from leyline_agent.turn import Prepared, Turn
 from leyline_agent.view import Record, record, tombstone
+from leyline_agent.warning import LeylineWarning, warn
 
 __all__ = ["Session"]
 
@@ -146,14 +146,16 @@ class Session:
         Raises:
             TrajectoryError: `messages` is empty or holds something that is no message.
             StaleSession: `expected_version` is not the newest.
+            LeylineWarning: a policy failed for the first time, where warnings are errors; nothing
+                is changed, the same call again goes on without it.
         """
-        incoming = [response.as_message(m, index) for index, m in enumerate(messages)]
+        incoming = response.as_messages(messages)
         if not incoming:
             raise TrajectoryError("no messages; a turn needs at least one")
         with self._lock:
             self._check_version(expected_version)
-            prepared, sent = self._prepare(incoming, tools or ())
-            whole = {**request, "messages": sent}
+            prepared = self._prepare(incoming, tools or ())
+            whole = {**request, "messages": prepared.sent}
             if tools is not None:
                 whole["tools"] = tools
             try:
@@ -182,11 +184,13 @@ class Session:
             incoming = [known.message for known in self._state.newest.history]
             if not incoming:
                 return None
-            prepared, sent = self._prepare(incoming, tools or ())
+            prepared = self._prepare(incoming, tools or ())
             if not prepared.proposal.accepted:
                 self._release(prepared)
                 return None
-            request: Request = {"messages": sent, "tools": tools} if tools else {"messages": sent}
+            request: Request = {"messages": prepared.sent}
+            if tools:
+                request["tools"] = tools
             if self._journal:
                 self._journal.begun(prepared.commit)
             try:
@@ -196,9 +200,7 @@ class Session:
                 raise
             return self._commit(prepared, None, found)
 
-    def _prepare(
-        self, incoming: Sequence[Message], tools: Sequence[Mapping[str, Any]]
-    ) -> tuple[Prepared, list[Message]]:
+    def _prepare(self, incoming: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> Prepared:
         draft = branch.draft(self._state.beginning, self._state.heads, incoming, self._record)
         trajectory = self._trajectory(draft, tools)
         declared, self._declared = self._declared, []
@@ -216,7 +218,14 @@ class Session:
             base_len=draft.kept_view,
             edits=tuple(accepted.wire for accepted in proposal.accepted),
         )
-        return Prepared(draft, proposal, trajectory, declared, commit), _sent(draft, proposal)
+        prepared = Prepared(draft, proposal, trajectory, declared, commit)
+        try:
+            for text in proposal.warnings:
+                warn(f"policy {text}. Further cases are in session.skipped and the log only")
+        except LeylineWarning:  # Warnings are errors to this user; the session goes on.
+            self._release(prepared)
+            raise
+        return prepared
 
     def _trajectory(self, draft: Draft, tools: Sequence[Mapping[str, Any]]) -> Trajectory:
         whole = draft.whole.configured(
@@ -370,7 +379,7 @@ class Session:
 
     def shared(self, messages: Sequence[Any]) -> int:
         """How many leading messages of some branch's history `messages` repeats."""
-        incoming = [response.as_message(m, index) for index, m in enumerate(messages)]
+        incoming = response.as_messages(messages)
         with self._lock:
             heads = self._state.heads
         return max((branch.shared(head, incoming) for head in heads), default=0)
@@ -382,10 +391,3 @@ class Session:
 
     def __repr__(self) -> str:
         return f"Session({self.id!r}, version={self.version})"
-
-
-def _sent(draft: Draft, proposal: Proposal) -> list[Message]:
-    """The edited view as it goes out: copies of what edits put there, the caller's own messages."""
-    sent = apply_edits([accepted.edit for accepted in proposal.accepted], draft.outgoing)
-    ours = {id(r.message) for accepted in proposal.accepted for r in accepted.records}
-    return [copy(message) if id(message) in ours else message for message in sent]

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 from leyline_agent.adapter import Commit, Request
 from leyline_agent.branch import Draft
 from leyline_agent.edit import Edit
+from leyline_agent.edit import apply as apply_edits
 from leyline_agent.errors import LeylineError
+from leyline_agent.message import Message, copy
 from leyline_agent.proposal import Proposal, Skipped
 from leyline_agent.receipt import Receipt
 from leyline_agent.trajectory import Trajectory
@@ -37,6 +39,14 @@ class Prepared:
     trajectory: Trajectory
     declared: Sequence[Edit]
     commit: Commit
+
+    @property
+    def sent(self) -> list[Message]:
+        """The edited view as it goes out: copies of what edits put there, the caller's messages."""
+        accepted = self.proposal.accepted
+        sent = apply_edits([one.edit for one in accepted], self.draft.outgoing)
+        ours = {id(record.message) for one in accepted for record in one.records}
+        return [copy(message) if id(message) in ours else message for message in sent]
 
 
 class Turn:

@@ -6,6 +6,7 @@ what a live run would have had: committed edits stay, illegal ones are refused w
 
 from __future__ import annotations
 
+import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Literal
@@ -21,6 +22,7 @@ from leyline_agent.session import Session
 from leyline_agent.signals import failures, stale
 from leyline_agent.trajectory import ToolCall, Trajectory
 from leyline_agent.turn import Turn
+from leyline_agent.warning import LeylineWarning
 
 __all__ = [
     "EditSeen",
@@ -219,7 +221,9 @@ def _turns(recording: Recording, policy: Policy | None) -> Iterator[TurnSeen]:
     whole = Trajectory(messages[: replies[0]]) if replies else Trajectory(())
     for number, index in enumerate(replies, start=1):
         whole = whole.extended(messages[len(whole.messages) : index])
-        turn = session.begin(messages[:index], recording.tools or None)
+        # The report names what was skipped, each time.
+        with warnings.catch_warnings(action="ignore", category=LeylineWarning):
+            turn = session.begin(messages[:index], recording.tools or None)
         turn.finish(messages[index])
         yield _turn(session, turn, number, index, whole.tokens())
 

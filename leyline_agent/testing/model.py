@@ -12,7 +12,7 @@ from leyline_agent.directive import Directive, Mode
 from leyline_agent.errors import AdapterError
 from leyline_agent.message import Message, copy, digest, view_digest
 from leyline_agent.receipt import Receipt
-from leyline_agent.response import as_message
+from leyline_agent.response import as_messages
 from leyline_agent.trajectory import Trajectory
 
 __all__ = ["Answer", "DeterministicModel", "Reply", "chunks", "tokens", "tool_call"]
@@ -102,7 +102,7 @@ class DeterministicModel:
 
     def complete(self, request: Request) -> Answer:
         """The next reply as a chat completion."""
-        messages = [copy(as_message(m, i)) for i, m in enumerate(request["messages"])]
+        messages = [copy(message) for message in as_messages(request["messages"])]
         self.requests.append({**request, "messages": messages})
         message = self._next(messages)
         usage = self._usage(messages, message)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from leyline_agent.response import as_dict
+from leyline_agent.warning import warn
 from leyline_agent.wrapping.instrument import install
 from leyline_agent.wrapping.scope import (
     CallScope,
@@ -139,10 +140,12 @@ class _Beginning:
         """Say once that the engine learns of no edits: messages alone reach it."""
         if lost and not scope.reached and not self._wrapped.told:
             self._wrapped.told = True
-            logger.warning(
-                "%s takes no %s and calls no library that could: the engine is not told of edits",
-                self._wrapped.name, ", ".join(lost),
-            )  # fmt: skip
+            text = (
+                f"{self._wrapped.name} takes no {', '.join(lost)} and calls no library that could: "
+                "the engine is not told of edits"
+            )
+            logger.warning("%s", text)
+            warn(text)
 
 
 @dataclass
@@ -170,7 +173,8 @@ class _Call:
         return self._settled(value)
 
     def _settled(self, result: Any) -> Any:
-        self.tell()
+        with self._failing():
+            self.tell()
         if hasattr(result, "__next__"):
             chunks = tee(stepped(iter(result), None), self.scope)
             return Stream(result, chunks, self.scope)

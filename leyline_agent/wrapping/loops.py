@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iter
 from contextlib import contextmanager
 from typing import Any
 
+from leyline_agent.warning import warn
 from leyline_agent.wrapping.instrument import install
 from leyline_agent.wrapping.scope import LoopScope, Scope, active, entered
 from leyline_agent.wrapping.settings import Wrapped
@@ -88,11 +89,13 @@ def _running(wrapped: Wrapped) -> Iterator[LoopScope]:
     yield scope
     if not scope.reached and not wrapped.told:
         wrapped.told = True
-        logger.warning(
-            "%s made no model call through litellm or an OpenAI client: nothing was edited. Wrap "
-            "the function that calls the model instead, if it calls it in another way",
-            wrapped.name,
+        text = (
+            f"{wrapped.name} made no model call through litellm or an OpenAI client: nothing was "
+            "edited. If it calls its model in another way, through a process pool, or through a "
+            "client kept from before, wrap the function that makes the call instead"
         )
+        logger.warning("%s", text)
+        warn(text)
 
 
 def _scoped(generator: Generator[Any, Any, Any], scope: Scope) -> Generator[Any, Any, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from leyline_agent.message import Message
-from leyline_agent.response import as_message
+from leyline_agent.response import as_messages
 from leyline_agent.session import Session
 from leyline_agent.turn import Turn
 
@@ -44,7 +44,7 @@ class SessionPool:
         **request: Any,
     ) -> Turn:
         """Open a turn in the session these messages continue. Raises what `Session.begin` does."""
-        incoming = [as_message(m, index) for index, m in enumerate(messages)]
+        incoming = as_messages(messages)
         with self._lock:
             session = self._find(incoming)
             self._sessions.append(session)

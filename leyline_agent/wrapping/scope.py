@@ -19,6 +19,7 @@ from leyline_agent.adapter import Adapter, CallingAdapter, Request
 from leyline_agent.errors import LeylineError
 from leyline_agent.session import Session
 from leyline_agent.turn import Turn
+from leyline_agent.warning import LeylineWarning, warn
 from leyline_agent.wrapping.pool import SessionPool
 
 __all__ = [
@@ -252,14 +253,26 @@ class InnerExchange:
 
 
 def open_turn(pool: SessionPool, bypassed: deque[str], request: Request) -> Turn | None:
-    """A turn for a call; None when none can be opened, which must not cost the user the call."""
+    """A turn for a call; None when none can be opened, which must not cost the user the call.
+
+    Raises:
+        LeylineWarning: to a user to whom warnings are errors.
+    """
     options = {key: value for key, value in request.items() if key not in ("messages", "tools")}
     try:
         return pool.begin(request["messages"], request.get("tools"), **options)
+    except LeylineWarning:
+        raise
     except LeylineError as error:
-        logger.warning("a model call goes out unedited: %s: %s", type(error).__name__, error)
-        bypassed.append(f"{type(error).__name__}: {error}")
+        reason = f"{type(error).__name__}: {error}"
+        logger.warning("a model call goes out unedited: %s", reason)
     except Exception as error:  # A fault in an adapter, a pin function or a journal's disk.
+        reason = f"{type(error).__name__}: {error}"
         logger.exception("a model call goes out unedited")
-        bypassed.append(f"{type(error).__name__}: {error}")
+    bypassed.append(reason)
+    if len(bypassed) == 1:
+        warn(
+            f"a model call goes out unedited: {reason}. Further cases are in the wrapped "
+            "function's leyline.bypassed and the log only"
+        )
     return None

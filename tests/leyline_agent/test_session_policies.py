@@ -7,6 +7,7 @@ import pytest
 from leyline_agent import (
     Edit,
     InvalidSpan,
+    LeylineWarning,
     Mode,
     Policy,
     Reason,
@@ -62,12 +63,28 @@ def test_a_policy_that_raises_costs_its_own_edits_of_one_turn(caplog):
             raise ValueError("no idea")
 
     session = Session([broken, Stub()])
-    with caplog.at_level(logging.WARNING, "leyline"):
+    with pytest.warns(LeylineWarning, match="policy broken: this turn skipped: Val") as told:
         messages = run(session, 3)
-    assert "no idea" in caplog.text
+    assert [warning.filename for warning in told] == [__file__]
+    assert caplog.text.count("no idea") == 1
     assert [e.policy for e in session.edits] == ["stub"]
     assert {(s.policy, s.kind) for s in session.skipped} == {("broken", "ValueError")}
     assert [e.policy for e in session.begin(messages).edits] == ["broken", "stub"]
+
+
+def test_a_warning_that_is_an_error_leaves_the_session_as_it_was():
+    @policy
+    def broken(trajectory):
+        raise ValueError("no idea")
+
+    session = Session([broken, Stub()])
+    session.edit(Edit(1, 1, (TASK,), reason="by hand"))
+    with pytest.raises(LeylineWarning, match="ValueError: no idea. Further cases are in"):
+        session.begin([SYSTEM, TASK])
+    assert (session.version, session.is_idle) == (0, True)
+    turn = session.begin([SYSTEM, TASK])
+    assert (turn.commit.version, [e.reason for e in turn.edits]) == (1, ["by hand"])
+    assert [s.policy for s in turn.skipped] == ["broken"]
 
 
 def test_illegal_edits_are_skipped_one_by_one():
@@ -83,7 +100,9 @@ def test_illegal_edits_are_skipped_one_by_one():
 
     session = Session(wild)
     messages = run(session, 3)
-    turn = session.begin(messages)
+    with pytest.warns(LeylineWarning, match="policy wild: an edit of messages") as told:
+        turn = session.begin(messages)
+    assert len(told) == 1
     assert [(e.start, e.end) for e in turn.edits] == [(5, 6)]
     assert {(s.where, s.kind) for s in turn.skipped} == {
         ("messages [0, 1)", "PinnedMessage"),
@@ -102,7 +121,7 @@ def test_a_policy_looping_over_its_own_edits_is_stopped(caplog):
             yield found.replace(found.content[:-1])
 
     session = Session(nibble)
-    with caplog.at_level(logging.WARNING, "leyline"):
+    with pytest.warns(LeylineWarning, match="nibble: .* PolicyLoop: .* edited 3 times before"):
         messages = run(session, 8)
     assert len(session.begin(messages).request["messages"][3]["content"]) == len(LONG) - 4
     assert "PolicyLoop" in caplog.text
@@ -235,5 +254,7 @@ def test_an_edit_no_mode_is_strong_enough_for_is_skipped():
         update={"modes": frozenset({Mode.AMORTIZE})}
     )
     session = Session(Stub(mode=Mode.FORGET), MockAdapter(capabilities=capabilities))
-    turn = session.begin(run(session, 2))
+    messages = run(session, 2)
+    with pytest.warns(LeylineWarning, match="the engine cannot forget"):
+        turn = session.begin(messages)
     assert [s.kind for s in turn.skipped] == ["UnsupportedMode"]

@@ -1,11 +1,14 @@
 """Whatever policies ask and harnesses do: views are stable, receipts add up, nothing undeclared."""
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leyline_agent import Edit, Mode, Reason, Session, policy
 from leyline_agent.message import copy, digest, view_digest
 from leyline_agent.testing import DeterministicModel, MockAdapter, tool_call
+
+pytestmark = pytest.mark.filterwarnings("ignore::leyline_agent.LeylineWarning")
 
 TASK = [{"role": "system", "content": "s"}, {"role": "user", "content": "task"}]
 

@@ -1,5 +1,3 @@
-import logging
-
 import httpx
 import openai
 import pytest
@@ -105,9 +103,34 @@ def test_additions_of_the_adapter_reach_a_function_that_takes_them(task):
 
 def test_additions_that_reach_nobody_are_told_once(task, caplog):
     call = leyline.wrap(adapter=MockAdapter())(lambda messages: "fine")
-    with caplog.at_level(logging.WARNING, "leyline"):
-        converse(call, task, turns=2)
+    with pytest.warns(leyline.LeylineWarning, match="the engine is not told of edits"):
+        converse(call, task, turns=1)
+    converse(call, task, turns=1)
     assert caplog.text.count("takes no extra_body") == 1
+
+
+def test_a_warning_that_is_an_error_gives_the_turn_up(task):
+    call = leyline.wrap(adapter=MockAdapter())(lambda messages: "fine")
+    with pytest.raises(leyline.LeylineWarning, match="is not told of edits"):
+        call(task)
+    (session,) = call.leyline.sessions
+    assert (session.is_idle, session.version) == (True, 0)
+    assert call(task) == "fine"
+    assert session.version == 1
+
+
+def test_a_failing_policy_is_an_error_where_warnings_are(task):
+    @leyline.policy
+    def broken(trajectory):
+        raise ValueError("no idea")
+
+    call = leyline.wrap(policies=broken)(lambda messages: "fine")
+    with pytest.raises(leyline.LeylineWarning, match="no idea"):
+        call(task)
+    assert call(task) == "fine"
+    (session,) = call.leyline.sessions
+    assert (session.version, len(session.skipped)) == (1, 2)
+    assert list(call.leyline.bypassed) == []
 
 
 def test_a_library_call_inside_gets_the_additions(client, model, task, caplog):
@@ -288,8 +311,10 @@ def test_errors_pass_and_cost_only_the_turn(task):
 @pytest.mark.parametrize("messages", ["a prompt", None, [3]])
 def test_what_is_no_list_of_messages_goes_through(messages):
     call = leyline.wrap(lambda messages=None: "fine")
+    with pytest.warns(leyline.LeylineWarning, match="goes out unedited: TrajectoryError"):
+        assert call(messages) == "fine"
     assert call(messages) == "fine"
-    assert len(call.leyline.bypassed) == 1
+    assert len(call.leyline.bypassed) == 2
 
 
 def test_faults_of_ours_do_not_cost_the_call(task, tmp_path, caplog):
@@ -300,7 +325,8 @@ def test_faults_of_ours_do_not_cost_the_call(task, tmp_path, caplog):
             raise RuntimeError("a fault")
 
     call = leyline.wrap(adapter=Broken())(lambda messages: "fine")
-    assert call(task) == "fine"
+    with pytest.warns(leyline.LeylineWarning, match="goes out unedited: RuntimeError: a fault"):
+        assert call(task) == "fine"
     assert call.leyline.bypassed[0] == "RuntimeError: a fault"
 
     class Unreadable(MockAdapter):
@@ -308,9 +334,9 @@ def test_faults_of_ours_do_not_cost_the_call(task, tmp_path, caplog):
             raise RuntimeError("a fault")
 
     kept = leyline.wrap(adapter=Unreadable())(
-        lambda messages: DeterministicModel("ok")(messages=task)
+        lambda messages, extra_body: DeterministicModel("ok")(messages=task)
     )
-    assert kept(task).choices[0].message.content == "ok"
+    assert kept(task, {}).choices[0].message.content == "ok"
     assert "was answered but not kept" in caplog.text
 
 

@@ -36,7 +36,8 @@ def test_a_loop_with_an_openai_client(client, model, task, observe, outputs, stu
 
 
 def test_outside_a_loop_nothing_changes(client, model, task, observe, outputs, stub):
-    leyline.wrap(policies=stub)(lambda: None)()
+    with pytest.warns(leyline.LeylineWarning, match="made no model call"):
+        leyline.wrap(policies=stub)(lambda: None)()
     loop(client, task, observe)
     assert outputs(model.requests[-1]) == ["output of c0", "output of c1", "output of c2"]
 
@@ -276,8 +277,10 @@ def test_malformed_messages_go_to_the_provider_unedited(task, stub, caplog):
 
     with httpx.Client(transport=httpx.MockTransport(handle)) as http:
         client = openai.OpenAI(api_key="none", base_url="http://test/v1", http_client=http)
+        with pytest.warns(leyline.LeylineWarning, match="unedited: TrajectoryError: message 0 has"):
+            assert run(client).choices[0].message.content == "fine"
         assert run(client).choices[0].message.content == "fine"
-    assert sent == [[{"content": "no role"}]]
+    assert sent == [[{"content": "no role"}]] * 2
     assert run.leyline.bypassed[0].startswith("TrajectoryError: message 0 has no role")
     assert "goes out unedited" in caplog.text
 

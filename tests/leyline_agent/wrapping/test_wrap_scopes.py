@@ -135,7 +135,8 @@ def test_a_pool_made_before_the_loop(turns, stub):
 def test_a_worker_started_in_a_loop_does_not_keep_it(stub):
     with ThreadPoolExecutor(1) as pool:
         run = leyline.wrap(policies=stub)(lambda: pool.submit(active).result())
-        assert run() is not None
+        with pytest.warns(leyline.LeylineWarning, match="made no model call"):
+            assert run() is not None
         assert pool.submit(active).result() is None
 
 
@@ -226,10 +227,12 @@ def test_an_adapter_is_made_when_it_is_needed(monkeypatch, tmp_path):
 
 def test_a_loop_whose_model_calls_are_not_seen_is_told_once(caplog, turns):
     run = leyline.wrap(lambda: None)
-    run()
+    with pytest.warns(leyline.LeylineWarning, match="<lambda> made no model call") as told:
+        run()
+    assert told[0].filename == __file__
     run()
     assert caplog.text.count("<lambda> made no model call") == 1
-    nesting = leyline.wrap(lambda: leyline.wrap(turns)())
+    nesting = leyline.wrap(lambda: leyline.wrap(around="loop")(turns)())
     nesting()
     assert "make made" not in caplog.text
     assert caplog.text.count("made no model call") == 1
