@@ -26,12 +26,14 @@ def edit_ahead(service: ChatService, request: EditsRequest, tenant: str = "") ->
 
     Raises:
         UnknownSession: the session or its base version is not held here.
+        StaleSession: another commit has the version's number.
         InvalidRequest: that version has no messages, or the digest is not theirs.
     """
     commit = request.leyline
     with service.exclusive():
         session = _session(service, tenant, commit.session)
-        again = session.made(commit.version, commit.base_version, commit.view_digest)
+        view = request.messages
+        again = session.made(commit.version, commit.base_version, commit.view_digest, view)
         if again is not None:
             return again.receipt
         base = _base(session, commit.base_version)
@@ -40,19 +42,19 @@ def edit_ahead(service: ChatService, request: EditsRequest, tenant: str = "") ->
                 f"version {base.number} of session {session.id!r} was made of tokens; it has no "
                 "messages to edit, only tokens (POST .../directives)"
             )
-        if commit.view_digest not in ("", view_digest(digest(m) for m in request.messages)):
+        if commit.view_digest not in ("", view_digest(digest(m) for m in view)):
             raise InvalidRequest("view_digest does not match the messages; nothing was edited")
         tools = base.tools if request.tools is None else request.tools
-        turn = plan_ahead(service.chat, request.messages, tools, session, base, commit)
+        turn = plan_ahead(service.chat, view, tools, session, base, commit)
         receipt, sequence = _run(service, session, base, turn, commit.version)
         if any(edit.redact for edit in commit.edits):
-            receipt = redact(service.engine, session, sequence, receipt, turn, request.messages)
+            receipt = redact(service.engine, session, sequence, receipt, turn, view)
             service.chat.forget_texts()
         version = Version(
             number=commit.version,
             base=base.number,
             digest=commit.view_digest,
-            messages=request.messages,
+            messages=view,
             sequence=sequence,
             prompt_len=len(sequence),
             receipt=receipt,
@@ -70,7 +72,7 @@ def apply_directives(
     Raises:
         InvalidSpan, OverlappingSpans: directives that do not fit the base version's tokens.
         InvalidRequest: token ids the model does not have.
-        StaleSession: `base_version` is not the newest version.
+        StaleSession: `base_version` is not the newest version, or another has the number.
         UnknownSession: the session is not held here.
     """
     directives = [item.directive() for item in request.directives]
@@ -80,15 +82,16 @@ def apply_directives(
     identity = hashlib.blake2b(repr(directives).encode(), digest_size=16).hexdigest()
     with service.exclusive():
         session = _session(service, tenant, session_id)
-        again = session.made(number, request.base_version, identity)
-        if again is not None:
-            return again.receipt
+        held = session.versions.get(number)
+        if held is not None and held.is_of(request.base_version, identity, None):
+            return held.receipt
         newest = session.newest.number if session.newest else 0
         if request.base_version != newest:
             raise StaleSession(
                 f"session {session_id!r} is at version {newest}, not {request.base_version}; "
                 "read it again and lower the edits against its tokens"
             )
+        session.made(number, newest, identity)  # raises where another commit has the number
         base = _base(session, newest)
         tokens = apply(base.sequence.tokens, directives)
         items = as_items(directives)

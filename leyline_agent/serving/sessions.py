@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from leyline_agent.message import Message
+from leyline_agent.errors import StaleSession
+from leyline_agent.message import Message, same
 from leyline_agent.receipt import Receipt
 from leyline_agent.serving.kv.sequence import CachedSequence
 from leyline_agent.serving.render import Replies
@@ -53,6 +54,17 @@ class Version:
         self.sequence.release()
         self.evicted = True
 
+    def is_of(self, base: int, digest: str, messages: Sequence[Message] | None) -> bool:
+        """Whether a commit made it: by digests where both have one, else by the messages."""
+        if self.base != base:
+            return False
+        if self.digest and digest:
+            return self.digest == digest
+        held = self.messages
+        if held is None or messages is None or not 0 <= len(held) - len(messages) <= 1:
+            return False  # one more: the reply
+        return all(map(same, held, messages))
+
 
 @dataclass
 class EngineSession:
@@ -66,27 +78,50 @@ class EngineSession:
     dropped: bool = False
 
     def add(self, version: Version) -> None:
-        """Record a commit; the oldest version is dropped when there are too many."""
+        """Record a commit; the oldest version is dropped when there are too many.
+
+        A first commit under a number that another has already begins the session anew.
+
+        Raises:
+            StaleSession: another commit has the number, made while this one was computed.
+        """
         if self.dropped:  # while the commit was being computed
             version.sequence.release()
             return
-        replaced = self.versions.pop(version.number, None)
-        if replaced is not None:
-            replaced.sequence.release()
+        held = self.versions.get(version.number)
+        if held is not None and not _same_commit(held, version):
+            if version.base:
+                version.sequence.release()
+                raise self._taken(version.number)
+            self._release_all()
+        elif held is not None:
+            self.versions.pop(version.number).sequence.release()
         self.versions[version.number] = version
         self.receipts.append(version.receipt)
         while len(self.versions) > KEPT_VERSIONS:
             _, oldest = self.versions.popitem(last=False)
             oldest.sequence.release()
 
-    def made(self, number: int, base: int, digest: str) -> Version | None:
+    def made(
+        self, number: int, base: int, digest: str, messages: Sequence[Message] | None = None
+    ) -> Version | None:
         """Version `number`, if it is this very commit: the same again is a retry, and acts once.
 
-        A commit without a digest is none: nobody can tell whether it says the same.
+        Raises:
+            StaleSession: another commit has the number, and this one is no new beginning.
         """
-        version = self.versions.get(number)
-        same = version is not None and (version.base, version.digest) == (base, digest)
-        return version if same and digest else None
+        held = self.versions.get(number)
+        if held is None or held.is_of(base, digest, messages):
+            return held
+        if base:
+            raise self._taken(number)
+        return None
+
+    def _taken(self, number: int) -> StaleSession:
+        return StaleSession(
+            f"version {number} of session {self.id!r} was made by another commit; a version's "
+            "number is never used again: count on, or begin a session of another id"
+        )
 
     @property
     def newest(self) -> Version | None:
@@ -95,10 +130,18 @@ class EngineSession:
 
     def drop(self) -> None:
         """Drop every version and its KV."""
+        self._release_all()
+        self.dropped = True
+
+    def _release_all(self) -> None:
         for version in self.versions.values():
             version.sequence.release()
         self.versions.clear()
-        self.dropped = True
+
+
+def _same_commit(one: Version, other: Version) -> bool:
+    both = one.digest and other.digest
+    return one.base == other.base and (not both or one.digest == other.digest)
 
 
 class SessionStore:

@@ -29,7 +29,7 @@ class Turn:
     Attributes:
         prompt: what to run.
         reason: why the turn is not carried out as asked; ASKED when it is.
-        detail: the reason in words.
+        detail: the reason in words; edits of messages never seen, and where they reach.
         removed: the text that redacting edits took away.
         without: receipts of edits that became no directive, each with the number of directives
             that stand before it.
@@ -52,14 +52,19 @@ def plan_chat(
     session: EngineSession | None,
     commit: Commit | None,
 ) -> Turn:
-    """The prompt of a chat request. Whatever does not fit together is an ordinary prefill."""
+    """The prompt of a chat request. Whatever does not fit together is an ordinary prefill.
+
+    Raises:
+        StaleSession: another commit has the version's number.
+    """
     if session is None or commit is None:
         return Turn(Prompt(chat.render(messages, tools), tenant))
     tokens = SessionRenderer(chat, session.replies).render(messages, tools)
     plain = Prompt(tokens, tenant, version=commit.version, owner=session.id)
+    again = session.made(commit.version, commit.base_version, commit.view_digest, messages)
     if commit.view_digest and commit.view_digest != view_digest(digest(m) for m in messages):
         return Turn(plain, Reason.DIGEST_MISMATCH, "view_digest does not match the messages")
-    base = _known(session, commit.version, commit.base_version, commit.view_digest, plain)
+    base = _known(session, again, commit.base_version, plain)
     if isinstance(base, Turn):
         return base
     if base.messages is None:  # made by directives: there are tokens to compare, but no messages
@@ -110,6 +115,14 @@ class _Unseen:
     edit: WireEdit
     reason: Reason
 
+    def told(self, base: Version) -> str:
+        """Which edit it is, and what was not seen."""
+        start, end = self.edit.messages
+        held = f"version {base.number}, which has {len(base.messages or ())} messages here"
+        if self.reason is Reason.UNSEEN:
+            return f"the edit of messages [{start}, {end}) lies behind {held}"
+        return f"the edit of messages [{start}, {end}) reaches past the end of {held}"
+
     @property
     def receipt(self) -> EditReceipt:
         asked = Mode.FORGET if self.edit.redact else self.edit.mode
@@ -125,12 +138,14 @@ class _Edited:
         edits: those of the commit's edits whose messages the engine has seen.
         unseen: the others, with where they stand in `unedited`, and why.
         lowering: of `edits`.
+        base: the version they start from.
     """
 
     unedited: Sequence[Message]
     edits: Sequence[Edit]
     unseen: Sequence[_Unseen]
     lowering: Lowering
+    base: Version
 
     def turn(self, prompt: Prompt) -> Turn:
         """The turn that runs `prompt`, the lowering's."""
@@ -148,6 +163,7 @@ class _Edited:
             redacts.insert(at, redact)
         return Turn(
             prompt,
+            detail="; ".join(one.told(self.base) for one in self.unseen),
             removed=_redacted(self.unedited, self.edits),
             without=tuple(told),
             redacting=frozenset(index for index, redact in enumerate(redacts) if redact),
@@ -171,7 +187,7 @@ def _lowered(
     unedited, edits, unseen = _undo(_seen(base, commit), view, commit.edits)
     held = base.sequence.tokens
     lowering = lower(held, unedited, edits, renderer, tools=tools, edited=tokens)
-    return _Edited(unedited, edits, unseen, lowering)
+    return _Edited(unedited, edits, unseen, lowering, base)
 
 
 def _unlowered(
@@ -219,11 +235,13 @@ def plan_tokens(
 
     Raises:
         InvalidSpan, OverlappingSpans: directives that do not fit the base version's tokens.
+        StaleSession: another commit has the version's number.
     """
     if session is None or commit is None:
         return Turn(Prompt(list(tokens), tenant))
     plain = Prompt(list(tokens), tenant, version=commit.version, owner=session.id)
-    known = _known(session, commit.version, commit.base_version, digest, plain)
+    again = session.made(commit.version, commit.base_version, digest)
+    known = _known(session, again, commit.base_version, plain)
     if isinstance(known, Turn):
         return known
     return _claimed(plain, known, [item.directive() for item in commit.directives])
@@ -238,12 +256,14 @@ def as_items(directives: Iterable[Directive]) -> tuple[Lowered, ...]:
 
 
 def _known(
-    session: EngineSession, version: int, base_version: int, digest: str, plain: Prompt
+    session: EngineSession, again: Version | None, base_version: int, plain: Prompt
 ) -> Version | Turn:
     """The version a commit builds on; or the whole turn, where there is nothing to build on."""
-    again = session.made(version, base_version, digest)
     if again is not None:
         return _retry(again, plain)
+    if base_version == 0 and plain.version in session.versions:
+        why = f"version {plain.version} of session {session.id!r} was made by another commit; "
+        return Turn(plain, Reason.STALE_VERSION, why + "the session begins anew")
     if base_version == 0:
         return Turn(plain)
     base = session.versions.get(base_version)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from leyline_agent.adapter import Commit
 from leyline_agent.directive import Directive, Mode
@@ -19,23 +18,21 @@ from leyline_agent.errors import (
     StaleSession,
     UnknownSession,
 )
+from leyline_agent.serving.explain import Place, given, refuse, supporting
+from leyline_agent.serving.incoming import wrong_edits, wrong_messages, wrong_tools
 
 __all__ = [
     "ERROR_CODES",
     "ChatRequest",
+    "CheckedChatRequest",
     "CompletionRequest",
     "DirectivesRequest",
     "EditsRequest",
     "SamplingRequest",
     "TokenCommit",
     "WireDirective",
-    "describe",
     "error_code",
-    "place_of",
 ]
-
-_SHOWN_PROBLEMS = 5
-_SHOWN_CHARS = 80
 
 ERROR_CODES: dict[str, type[LeylineError]] = {
     "context_length_exceeded": ContextOverflow,  # as OpenAI calls it
@@ -55,51 +52,72 @@ def error_code(error: LeylineError) -> str:
     return next(kinds, "engine_error")
 
 
-def describe(problems: Sequence[Mapping[str, Any]], *, under: int = 0) -> str:
-    """Pydantic's errors on one line: `leyline.edits[0].mode: Input should be ..., not 'x'`.
-
-    `under`: how many leading parts of their locations to leave out.
-    """
-    shown = "; ".join(_problem(problem, under) for problem in problems[:_SHOWN_PROBLEMS])
-    more = len(problems) - _SHOWN_PROBLEMS
-    return shown + (f"; and {more} more" if more > 0 else "")
-
-
-def _problem(problem: Mapping[str, Any], under: int) -> str:
-    message = str(problem["msg"]).removeprefix("Value error, ")
-    given = repr(problem.get("input"))
-    simple = isinstance(problem.get("input"), str | int | float) and len(given) < _SHOWN_CHARS
-    where = place_of(problem["loc"][under:]) or "body"
-    return f"{where}: {message}" + (f", not {given}" if simple else "")
+def _stop(value: Any) -> str | None:
+    strings = [value] if isinstance(value, str) else value
+    if strings is None:
+        return None
+    if not isinstance(strings, list) or not all(isinstance(each, str) for each in strings):
+        return "expected a string or an array of strings"
+    return "a stop string is empty; leave it out" if "" in strings else None
 
 
-def place_of(location: Sequence[str | int]) -> str:
-    """Where in a body, as one would write it in code."""
-    parts = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in location]
-    return "".join(parts).removeprefix(".")
+def _one_prompt(value: Any) -> Any:
+    """A batch of one is one prompt."""
+    batch = isinstance(value, list) and value and isinstance(value[0], str | list)
+    return value[0] if batch and len(value) == 1 else value
+
+
+def _prompt(value: Any) -> str | None:
+    if isinstance(value, str):
+        return None
+    if isinstance(value, list) and value and all(isinstance(each, str | list) for each in value):
+        return (
+            f"a batch of {len(value)} prompts is not supported; send one request a prompt, they "
+            "share what their beginnings have in common"
+        )
+    if not isinstance(value, list) or not all(type(each) is int for each in value):
+        return "expected a string or an array of token ids"
+    return None
+
+
+_Flag = Annotated[bool, BeforeValidator(lambda value: False if value is None else value)]
+_Number = Annotated[float, Field(allow_inf_nan=False)]
+_Never = Annotated[Any, supporting(0, otherwise="is not supported; leave it out, or send 0")]
+_Off = Annotated[Any, supporting(False, otherwise="is not supported; leave it out")]
 
 
 class SamplingRequest(BaseModel):
-    """The sampling parameters chat and completions share; unknown fields are ignored.
+    """The sampling parameters chat and completions share.
 
-    Known ones that would change the reply and that nobody acts on are refused.
+    Known parameters that would change the reply and that nobody acts on are refused by name;
+    unknown ones are `ignored`, which the answer tells.
     """
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="allow")
 
-    model: str = ""
-    temperature: float | None = Field(None, ge=0, le=10)
-    top_p: float | None = Field(None, gt=0, le=1)
+    model: Annotated[str, BeforeValidator(lambda value: "" if value is None else value)] = ""
+    temperature: _Number | None = Field(None, ge=0, le=10)
+    top_p: _Number | None = Field(None, gt=0, le=1)
     top_k: int | None = Field(None, ge=0)
     seed: int | None = None
     max_tokens: int | None = Field(None, ge=1)
-    stop: str | list[str] | None = None
-    stream: bool = False
+    stop: Annotated[str | list[str] | None, given(_stop)] = None
+    stream: _Flag = False
     stream_options: dict[str, Any] | None = None
-    n: int = Field(1, ge=1, le=1)
-    frequency_penalty: float | None = Field(None, ge=0, le=0)
-    presence_penalty: float | None = Field(None, ge=0, le=0)
-    logit_bias: dict[str, float] | None = Field(None, max_length=0)
+    n: Annotated[
+        Any, supporting(1, otherwise="only one choice is generated; send the request n times")
+    ] = None
+    frequency_penalty: _Never = None
+    presence_penalty: _Never = None
+    logit_bias: Annotated[Any, supporting({}, otherwise="is not supported; leave it out")] = None
+
+    @property
+    def ignored(self) -> list[str]:
+        """Names of the parameters that were sent and that nobody acts on."""
+        sent = dict(self.model_extra or {})
+        parallel = sent.pop("parallel_tool_calls", None)
+        ignored = [name for name, value in sent.items() if value not in (None, False)]
+        return sorted([*ignored, "parallel_tool_calls"] if parallel is False else ignored)
 
     @property
     def include_usage(self) -> bool:
@@ -115,39 +133,31 @@ class SamplingRequest(BaseModel):
 
 
 class ChatRequest(SamplingRequest):
-    """`POST /v1/chat/completions`."""
+    """A chat request as the engine takes it; what comes from outside is a `CheckedChatRequest`."""
 
     messages: list[dict[str, Any]] = Field(min_length=1)
     tools: list[dict[str, Any]] | None = None
-    tool_choice: Any = None
-    functions: list[Any] | None = Field(None, max_length=0)  # what tools were called before
+    tool_choice: Annotated[
+        Any,
+        supporting("auto", "none", otherwise="cannot be enforced here; use 'auto' or 'none'"),
+    ] = None
+    functions: Annotated[Any, supporting([], otherwise="is not supported; use tools")] = None
     max_completion_tokens: int | None = Field(None, ge=1)
-    logprobs: bool = False
+    logprobs: _Flag = False
     top_logprobs: int | None = Field(None, ge=0, le=20)
     leyline: Commit | None = None
-    response_format: dict[str, Any] | None = None
-
-    @field_validator("messages")
-    @classmethod
-    def _roles(cls, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        for index, message in enumerate(messages):
-            if not isinstance(message.get("role"), str):
-                raise ValueError(f"message {index} has no role")
-        return messages
-
-    @field_validator("tool_choice")
-    @classmethod
-    def _choice(cls, choice: Any) -> Any:
-        if choice not in (None, "auto", "none"):
-            raise ValueError(f"{choice!r} cannot be enforced here; use 'auto' or 'none'")
-        return choice
-
-    @field_validator("response_format")
-    @classmethod
-    def _format(cls, format: dict[str, Any] | None) -> dict[str, Any] | None:
-        if format and format.get("type") != "text":
-            raise ValueError("only plain text can be generated here; ask for JSON in the prompt")
-        return format
+    response_format: Annotated[
+        Any,
+        supporting(
+            {"type": "text"},
+            otherwise="only plain text can be generated here; ask for JSON in the prompt",
+        ),
+    ] = None
+    modalities: Annotated[
+        Any, supporting(["text"], otherwise="only text can be generated here; send ['text']")
+    ] = None
+    audio: _Off = None
+    web_search_options: _Off = None
 
     @property
     def limit(self) -> int | None:
@@ -158,6 +168,39 @@ class ChatRequest(SamplingRequest):
     def shown_tools(self) -> list[dict[str, Any]]:
         """The tools the model is shown; none when tool_choice is "none"."""
         return [] if self.tool_choice == "none" else self.tools or []
+
+
+class CheckedChatRequest(ChatRequest):
+    """`POST /v1/chat/completions`: messages this engine can show, and edits that fit them."""
+
+    @model_validator(mode="after")
+    def _checked(self) -> CheckedChatRequest:
+        found = _wrong(self.messages, self.tools, self.leyline)
+        if self.top_logprobs is not None and not self.logprobs:
+            found.append((("top_logprobs",), "needs logprobs to be true"))
+        refuse(found, None)
+        return self
+
+
+def _wrong(
+    messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None, commit: Commit | None
+) -> list[tuple[Place, str]]:
+    found: list[tuple[Place, str]] = []
+    found += ((("messages", *place), words) for place, words in wrong_messages(messages))
+    found += ((("tools", *place), words) for place, words in wrong_tools(tools or ()))
+    if commit is not None:
+        edits = wrong_edits(commit.edits, len(messages))
+        found += ((("leyline", "edits", *place), words) for place, words in edits)
+        found += _backwards(commit.base_version, commit.version, "leyline")
+    return found
+
+
+def _backwards(base_version: int, version: int, *under: str) -> list[tuple[Place, str]]:
+    """What is wrong with a version that is not higher than the one it is made from."""
+    if version > base_version:
+        return []
+    words = f"{version} is not higher than base_version {base_version}; versions only go forward"
+    return [((*under, "version"), words)]
 
 
 class WireDirective(BaseModel):
@@ -189,13 +232,21 @@ class TokenCommit(BaseModel):
 class CompletionRequest(SamplingRequest):
     """`POST /v1/completions`: text or token ids; 16 tokens unless told otherwise, as at OpenAI."""
 
-    prompt: str | list[int]
+    prompt: Annotated[str | list[int], given(_prompt), BeforeValidator(_one_prompt)]
     max_tokens: int | None = Field(16, ge=1)
-    echo: Literal[False] = False
-    logprobs: None = None
-    best_of: int | None = Field(None, ge=1, le=1)
-    suffix: Literal[""] | None = None
+    echo: _Off = None
+    logprobs: Annotated[
+        Any, supporting(otherwise="is not supported here; /v1/chat/completions has logprobs")
+    ] = None
+    best_of: Annotated[Any, supporting(1, otherwise="only one choice is generated")] = None
+    suffix: Annotated[Any, supporting("", otherwise="is not supported; leave it out")] = None
     leyline: TokenCommit | None = None
+
+    @model_validator(mode="after")
+    def _checked(self) -> CompletionRequest:
+        if self.leyline is not None:
+            refuse(_backwards(self.leyline.base_version, self.leyline.version, "leyline"), None)
+        return self
 
 
 class DirectivesRequest(BaseModel):
@@ -206,6 +257,12 @@ class DirectivesRequest(BaseModel):
     base_version: int = Field(ge=1)
     version: int | None = Field(None, ge=1)
     directives: list[WireDirective]
+
+    @model_validator(mode="after")
+    def _checked(self) -> DirectivesRequest:
+        if self.version is not None:
+            refuse(_backwards(self.base_version, self.version), None)
+        return self
 
 
 class EditsRequest(BaseModel):
@@ -222,3 +279,8 @@ class EditsRequest(BaseModel):
     messages: list[dict[str, Any]] = Field(min_length=1)
     tools: list[dict[str, Any]] | None = None
     leyline: Commit
+
+    @model_validator(mode="after")
+    def _checked(self) -> EditsRequest:
+        refuse(_wrong(self.messages, self.tools, self.leyline), None)
+        return self

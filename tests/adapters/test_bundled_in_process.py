@@ -96,12 +96,26 @@ async def test_cancelling_stops_the_turn(
 
 
 def test_bad_requests(adapter: BundledAdapter) -> None:
-    with pytest.raises(AdapterError, match="not a chat request: .*temperature"):
+    with pytest.raises(AdapterError, match="refuses this request: temperature: must be"):
         adapter.complete(request(temperature=-1))
     with pytest.raises(ContextOverflow):
         adapter.complete(request([{"role": "user", "content": "error in line 12 " * 2000}]))
-    with pytest.raises(AdapterError, match="not a chat request"):
+    with pytest.raises(AdapterError, match="messages: needs 1 or more"):
         adapter.stream(request([]))
     adapter.complete(adapter.prepare(request(), commit(0)))
     with pytest.raises(InvalidSpan):
         adapter.apply("run", 1, [Directive(9, 5)])
+    with pytest.raises(AdapterError, match=r"directives\[0\].start: must be 0 or more, not -1"):
+        adapter.apply("run", 1, [Directive(-1, 5)])
+    with pytest.raises(AdapterError, match=r"leyline.version: 1 is not higher than base_version 1"):
+        adapter.edit_ahead(request(), commit(1).model_copy(update={"version": 1}))
+
+
+def test_what_the_engine_ignores_is_told_once(
+    adapter: BundledAdapter, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(2):
+        adapter.complete(request(extra_body={"min_p": 0.1, "user": "me"}))
+    assert [record.message for record in caplog.records] == [
+        "the bundled engine ignores min_p, user"
+    ]

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
 
 from leyline_agent.adapter import Capabilities, Commit, Request
-from leyline_agent.directive import Mode
+from leyline_agent.directive import Directive, Mode
 from leyline_agent.errors import AdapterError
 from leyline_agent.receipt import Receipt
 from leyline_agent.serving.wire import ChatRequest
 
-__all__ = ["CAPABILITIES", "as_body", "parse_receipt", "read_receipt", "with_commit"]
+__all__ = [
+    "CAPABILITIES",
+    "as_body",
+    "directives_body",
+    "parse_receipt",
+    "read_receipt",
+    "with_commit",
+]
 
 CAPABILITIES = Capabilities(
     modes=frozenset(Mode), repair="full", edit_ahead=True, directives=True, receipts=True
@@ -38,6 +45,20 @@ def as_body(request: Request, *, stream: bool) -> dict[str, Any]:
         if key in ChatRequest.model_fields and value is not None
     }
     return {**body, **(request.get("extra_body") or {}), "stream": stream}
+
+
+def directives_body(base_version: int, directives: Sequence[Directive]) -> dict[str, Any]:
+    """The JSON body that applies directives."""
+    wire = [
+        {
+            "start": directive.start,
+            "end": directive.end,
+            "replacement": list(directive.replacement),
+            "mode": directive.mode.value,
+        }
+        for directive in directives
+    ]
+    return {"base_version": base_version, "directives": wire}
 
 
 def read_receipt(response: Mapping[str, Any]) -> Receipt | None:

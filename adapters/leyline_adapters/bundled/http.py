@@ -21,6 +21,7 @@ from tenacity import AsyncRetrying, Retrying
 from leyline_adapters.bundled.body import (
     CAPABILITIES,
     as_body,
+    directives_body,
     parse_receipt,
     read_receipt,
     with_commit,
@@ -167,18 +168,7 @@ class HttpAdapter:
 
     def apply(self, session: str, base_version: int, directives: Sequence[Directive]) -> Receipt:
         """Apply token-space directives to a session, atomically, in original coordinates."""
-        body = {
-            "base_version": base_version,
-            "directives": [
-                {
-                    "start": directive.start,
-                    "end": directive.end,
-                    "replacement": list(directive.replacement),
-                    "mode": directive.mode.value,
-                }
-                for directive in directives
-            ],
-        }
+        body = directives_body(base_version, directives)
         return self._receipt(session, "directives", body)
 
     def edit_ahead(self, request: Request, commit: Commit) -> Receipt:

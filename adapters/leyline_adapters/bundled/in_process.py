@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import aclosing
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from leyline_adapters.bundled.body import CAPABILITIES, as_body, read_receipt, with_commit
+from pydantic import BaseModel, ValidationError
+
+from leyline_adapters.bundled.body import (
+    CAPABILITIES,
+    as_body,
+    directives_body,
+    read_receipt,
+    with_commit,
+)
 from leyline_agent.adapter import Capabilities, Commit, Request
 from leyline_agent.directive import Directive
 from leyline_agent.errors import AdapterError
@@ -15,17 +24,16 @@ from leyline_agent.receipt import Receipt
 from leyline_agent.serving.chat import ChatService
 from leyline_agent.serving.edits import apply_directives, edit_ahead, forget
 from leyline_agent.serving.engine import Engine, EngineConfig
+from leyline_agent.serving.explain import describe
 from leyline_agent.serving.models.embedded import DEFAULT, resolve
 from leyline_agent.serving.thread import EngineThread
-from leyline_agent.serving.wire import (
-    ChatRequest,
-    DirectivesRequest,
-    EditsRequest,
-    WireDirective,
-    describe,
-)
+from leyline_agent.serving.wire import CheckedChatRequest, DirectivesRequest, EditsRequest
 
 __all__ = ["BundledAdapter"]
+
+logger = logging.getLogger("leyline.adapters")
+
+Body = TypeVar("Body", bound=BaseModel)
 
 
 class BundledAdapter:
@@ -42,6 +50,7 @@ class BundledAdapter:
         self.service = service or _service(DEFAULT, EngineConfig())
         self.tenant = tenant
         self._thread = EngineThread()
+        self._told: frozenset[str] = frozenset()
 
     @classmethod
     def load(
@@ -93,29 +102,34 @@ class BundledAdapter:
 
     def apply(self, session: str, base_version: int, directives: list[Directive]) -> Receipt:
         """Apply token-space directives to a session, atomically."""
-        wire = [
-            WireDirective(start=d.start, end=d.end, replacement=list(d.replacement), mode=d.mode)
-            for d in directives
-        ]
-        request = DirectivesRequest(base_version=base_version, directives=wire)
+        request = _checked(DirectivesRequest, directives_body(base_version, directives))
         return apply_directives(self.service, session, request, self.tenant)
 
     def edit_ahead(self, request: Request, commit: Commit) -> Receipt:
         """Apply a commit's edits now, while a tool runs."""
         body = as_body(with_commit(request, commit), stream=False)
-        return edit_ahead(self.service, EditsRequest.model_validate(body), self.tenant)
+        return edit_ahead(self.service, _checked(EditsRequest, body), self.tenant)
 
     def forget(self, session: str, edit_id: str) -> Receipt:
         """Compute again what absorbed the span an earlier edit removed."""
         return forget(self.service, session, edit_id, self.tenant)
 
-    def _parsed(self, request: Request, *, stream: bool) -> ChatRequest:
-        from pydantic import ValidationError
+    def _parsed(self, request: Request, *, stream: bool) -> CheckedChatRequest:
+        parsed = _checked(CheckedChatRequest, as_body(request, stream=stream))
+        if ignored := frozenset(parsed.ignored) - self._told:
+            self._told |= ignored
+            logger.warning("the bundled engine ignores %s", ", ".join(sorted(ignored)))
+        return parsed
 
-        try:
-            return ChatRequest.model_validate(as_body(request, stream=stream))
-        except ValidationError as error:
-            raise AdapterError(f"not a chat request: {describe(error.errors())}") from error
+
+def _checked(kind: type[Body], body: dict[str, Any]) -> Body:
+    """A body as the server would take it. Raises AdapterError when it is none."""
+    try:
+        return kind.model_validate(body)
+    except ValidationError as error:
+        raise AdapterError(
+            f"the engine refuses this request: {describe(error.errors())}"
+        ) from error
 
 
 def _service(model: str | Path, config: EngineConfig) -> ChatService:

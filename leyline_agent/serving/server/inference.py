@@ -16,7 +16,7 @@ from leyline_agent.serving.completions import completion_steps
 from leyline_agent.serving.server.desk import Desk, TheDesk, Work
 from leyline_agent.serving.server.problems import error_body
 from leyline_agent.serving.server.tenant import Tenant
-from leyline_agent.serving.wire import ChatRequest, CompletionRequest, SamplingRequest
+from leyline_agent.serving.wire import CheckedChatRequest, CompletionRequest, SamplingRequest
 
 __all__ = ["router"]
 
@@ -25,11 +25,12 @@ logger = logging.getLogger("leyline.serving")
 router = APIRouter(prefix="/v1")
 
 _CLIENT_CLOSED_REQUEST = 499  # nobody reads it
+_LONGEST_HEADER = 1000
 
 
 @router.post("/chat/completions")
 async def chat_completions(
-    body: ChatRequest, request: Request, desk: TheDesk, tenant: Tenant
+    body: CheckedChatRequest, request: Request, desk: TheDesk, tenant: Tenant
 ) -> Response:
     """A chat completion, at once or streamed."""
     steps = desk.service.steps(body, tenant, stream=body.stream)
@@ -62,10 +63,17 @@ async def _answer(
         raise
     if first is None:
         return Response(status_code=_CLIENT_CLOSED_REQUEST)
+    headers = _told(body)
     if not body.stream:
-        return JSONResponse(first)
-    headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+        return JSONResponse(first, headers=headers)
+    headers |= {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
     return StreamingResponse(_events(work, first, bodies), 200, headers, "text/event-stream")
+
+
+def _told(body: SamplingRequest) -> dict[str, str]:
+    """The header that names the parameters nobody acts on."""
+    names = [name for name in body.ignored if name.isascii() and name.isidentifier()]
+    return {"Leyline-Ignored": ", ".join(names)[:_LONGEST_HEADER]} if names else {}
 
 
 def check_model(desk: Desk, name: str) -> None:

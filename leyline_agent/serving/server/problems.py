@@ -18,8 +18,9 @@ from leyline_agent.errors import (
     StaleSession,
     UnknownSession,
 )
+from leyline_agent.serving.explain import describe, place_of
 from leyline_agent.serving.render import well_formed
-from leyline_agent.serving.wire import describe, error_code, place_of
+from leyline_agent.serving.wire import error_code
 
 __all__ = ["add_handlers", "error_body", "status_of"]
 
@@ -83,8 +84,12 @@ async def _on_http(request: Request, error: Exception) -> JSONResponse:
         detail = f"there is no {request.url.path} here"
     elif status == 405:
         detail = f"{request.url.path} does not take {request.method}"
-    code = "model_not_found" if detail.startswith("the model ") else "not_found"
-    return JSONResponse(_body(status, detail, code), status, error.headers)
+    if status == 400:  # as FastAPI says it of what no parser takes
+        message = "the body is no JSON that can be read; send an object in UTF-8"
+        return JSONResponse(_body(400, message, "invalid_body"), 400)
+    if detail.startswith("the model "):
+        return JSONResponse(_body(status, detail, "model_not_found", "model"), status)
+    return JSONResponse(_body(status, detail, "not_found"), status, error.headers)
 
 
 def _body(status: int, message: str, code: str | None, param: str | None = None) -> dict[str, Any]:

@@ -176,36 +176,6 @@ def test_an_edit_of_what_was_rewritten_without_a_word_keeps_nothing_behind_it(
     assert_close(logits, honest(conversation.view[:-1]))
 
 
-def test_a_retry_acts_once(conversation, stub, check_pool):
-    conversation.turn(user(lines(10)), reply="ok")
-    conversation.turn(user(lines(10, 1)), reply="ok")
-    cut = stub(2, conversation.view)
-    before, version, base_len = conversation.view, conversation.version, conversation.base_len
-    first, logits = conversation.turn(user("next"), edits=[cut])
-    held = len(conversation.held.versions)
-    conversation.view, conversation.version, conversation.base_len = before, version, base_len
-    again, same = conversation.turn(user("next"), edits=[cut])
-    assert again.reason is Reason.RETRY
-    assert again.compute == 1
-    assert again.prompt == first.prompt
-    assert_close(same, logits)
-    assert len(conversation.held.versions) == held
-    receipt, _ = conversation.turn(user("on"))
-    assert receipt.reason is Reason.ASKED
-    assert receipt.prefilled == receipt.appended
-    check_pool(conversation.service)
-
-
-def test_the_same_version_with_another_prompt_is_no_retry(conversation, honest, stub):
-    conversation.turn(user(lines(10)), reply="ok")
-    before, base_len = conversation.view, conversation.base_len
-    conversation.turn(user("next"))
-    conversation.view, conversation.version, conversation.base_len = before, 1, base_len
-    receipt, logits = conversation.turn(user("something else"))
-    assert receipt.reason is Reason.ASKED
-    assert_close(logits, honest(conversation.view[:-1]))
-
-
 def test_an_unknown_base_is_an_ordinary_prefill(conversation, honest, talk):
     conversation.turn(user(lines(10)), reply="ok")
     stranger = talk(conversation.service, "other", "elsewhere", list(conversation.view))
@@ -294,7 +264,7 @@ def test_a_stream_closed_early_leaves_the_version_before_it(conversation, honest
 
 def test_streams_that_take_turns_do_not_disturb_one_another(tiny_service, talk, stub, check_pool):
     """Two edited sessions generate by turns, both in working copies; each as if it were alone."""
-    tiny_service.engine.executor.max_segments = 1
+    tiny_service.engine.executor.backend.max_segments = 1
     texts = {}
     for alone in (True, False):
         talks = [talk(tiny_service, f"{name}-{alone}", f"{name}-{alone}") for name in "ab"]

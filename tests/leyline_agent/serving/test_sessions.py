@@ -2,6 +2,7 @@
 
 import pytest
 
+from leyline_agent.errors import StaleSession
 from leyline_agent.receipt import Receipt
 from leyline_agent.serving.kv.sequence import CachedSequence
 from leyline_agent.serving.kv.slots import Extent, SlotPool
@@ -51,15 +52,45 @@ def test_a_commit_made_before_is_known_by_its_digest(store, version):
     session = store.open("", "s")
     session.add(version(2, 1, "abc"))
     assert session.made(2, 1, "abc") is session.newest
-    assert session.made(2, 1, "other") is None
-    assert session.made(2, 0, "abc") is None
     assert session.made(3, 1, "abc") is None
 
 
-def test_a_commit_without_a_digest_is_never_a_retry(store, version):
+@pytest.mark.parametrize(("base", "digest"), [(1, "other"), (3, "abc")])
+def test_a_number_is_never_used_again(store, version, pool, base, digest):
     session = store.open("", "s")
-    session.add(version(2, 1, ""))
-    assert session.made(2, 1, "") is None
+    session.add(version(4, 1, "abc"))
+    with pytest.raises(StaleSession, match="version 4 of session 's' was made by another commit"):
+        session.made(4, base, digest)
+    with pytest.raises(StaleSession):
+        session.add(version(4, base, digest))  # made while this one was computed
+    assert session.versions[4].digest == "abc"
+    assert len(session.receipts) == 1
+    assert pool.num_used == 10
+
+
+def test_a_first_commit_under_a_taken_number_begins_anew(store, version, pool):
+    """A client that was restarted counts from one again."""
+    session = store.open("", "s")
+    for number in (1, 2, 3):
+        session.add(version(number, number - 1))
+    assert session.made(1, 0, "new") is None
+    session.add(version(1, 0, "new"))
+    assert list(session.versions) == [1]
+    assert session.made(2, 1, "anything") is None
+    assert pool.num_used == 10
+
+
+def test_without_a_digest_the_messages_tell_a_retry(store, version):
+    session = store.open("", "s")
+    made = version(2, 1, "")
+    made.messages = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]
+    session.add(made)
+    again = [{"role": "user", "content": [{"type": "text", "text": "x"}]}]
+    assert session.made(2, 1, "", again) is made
+    assert session.made(2, 1, "now with one", again) is made
+    for other in ([], [{"role": "user", "content": "z"}], [*made.messages, again[0]], None):
+        with pytest.raises(StaleSession):
+            session.made(2, 1, "", other)
 
 
 def test_the_least_recently_used_session_goes(store, version, pool):

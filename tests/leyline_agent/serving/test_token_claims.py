@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from leyline_agent.directive import Directive, Mode, apply
+from leyline_agent.errors import StaleSession
 from leyline_agent.receipt import Reason, Receipt
 from leyline_agent.serving.kv.sequence import CachedSequence
 from leyline_agent.serving.kv.slots import SlotPool
@@ -91,5 +94,12 @@ def test_the_same_commit_again_is_a_retry() -> None:
     assert turn.prompt.previous is session.versions[1].sequence
     assert [item.directive for item in turn.prompt.items] == [Directive(3, 4, (), Mode.FORGET)]
     other = plan_tokens([1, 2, 3], "", session, again, "another digest")
-    assert other.reason is Reason.ASKED
+    assert other.reason is Reason.STALE_VERSION
     assert other.prompt.previous is None
+
+
+def test_another_commit_of_the_same_number_is_refused() -> None:
+    session = session_of([1, 2, 3, 4])
+    session.add(replace(session.versions[1], number=2, base=1))
+    with pytest.raises(StaleSession, match="version 2 of session 'run'"):
+        plan_tokens([1, 2, 3], "", session, wire([]), "another digest")

@@ -183,6 +183,9 @@ def test_receipts_stand_in_the_order_of_the_edits(counted, stub):
         ("b", Reason.ASKED),
         ("new", Reason.UNSEEN),
     ]
+    at = len(view) - 1
+    behind = f"the edit of messages [{at}, {at + 1}) lies behind version 4, which has {at - 1} mes"
+    assert receipt.detail.startswith(behind)
 
 
 def test_an_edit_that_reaches_into_what_is_new_is_undeclared(counted):
@@ -195,6 +198,9 @@ def test_an_edit_that_reaches_into_what_is_new_is_undeclared(counted):
         ("p", Mode.FORGET, Reason.UNDECLARED),
         ("", Mode.FORGET, Reason.UNDECLARED),
     ]
+    assert receipt.detail == (
+        "the edit of messages [3, 5) reaches past the end of version 1, which has 4 messages here"
+    )
 
 
 def test_inserting_a_message(counted):

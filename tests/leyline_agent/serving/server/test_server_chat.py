@@ -117,20 +117,41 @@ async def test_another_model_is_not_found(client: httpx.AsyncClient) -> None:
     assert error["code"] == "model_not_found"
     assert "'gpt-4o'" in error["message"]
     assert "'tiny'" in error["message"]
+    assert error["param"] == "model"
 
 
 @pytest.mark.parametrize(
     ("change", "param", "words"),
     [
-        ({"messages": []}, "messages", "at least 1 item"),
-        ({"messages": [{"content": "x"}]}, "messages", "message 0 has no role"),
-        ({"temperature": -1}, "temperature", "greater than or equal to 0, not -1"),
-        ({"max_tokens": "many"}, "max_tokens", "valid integer"),
-        ({"n": 2}, "n", "less than or equal to 1, not 2"),
-        ({"presence_penalty": 0.5}, "presence_penalty", "not 0.5"),
+        ({"messages": []}, "messages", "needs 1 or more items"),
+        ({"messages": [{"content": "x"}]}, "messages[0].role", "is missing; it is one of system"),
+        ({"temperature": -1}, "temperature", "must be 0 or more, not -1"),
+        ({"max_tokens": "many"}, "max_tokens", "expected an integer, not 'many'"),
+        ({"n": 2}, "n", "send the request n times"),
+        ({"top_p": 0}, "top_p", "must be more than 0, not 0"),
+        ({"top_k": -1}, "top_k", "must be 0 or more, not -1"),
+        ({"max_tokens": 0}, "max_tokens", "must be 1 or more, not 0"),
+        ({"stop": [""]}, "stop", "a stop string is empty"),
+        ({"stop": [5]}, "stop", "expected a string or an array of strings"),
+        ({"logit_bias": {"5": 1}}, "logit_bias", "is not supported"),
+        ({"functions": [{}]}, "functions", "use tools"),
+        ({"modalities": ["text", "audio"]}, "modalities", "only text"),
+        ({"top_logprobs": 2}, "top_logprobs", "needs logprobs to be true"),
+        ({"tools": [{"type": "web_search"}]}, "tools[0].type", "declare functions"),
+        ({"leyline": {"session": "s", "base_version": 5, "version": 4}}, "leyline.version", "4 is"),
+        (
+            {"leyline": {"session": "s", "edits": [{"messages": [9, 12], "count": 1}]}},
+            "leyline.edits[0].messages",
+            "[9, 12) begins past the end of the view",
+        ),
+        (
+            {"presence_penalty": 0.5},
+            "presence_penalty",
+            "is not supported; leave it out, or send 0",
+        ),
         ({"tool_choice": "required"}, "tool_choice", "use 'auto' or 'none'"),
         ({"response_format": {"type": "json_object"}}, "response_format", "plain text"),
-        ({"leyline": {"session": "s", "oops": 1}}, "leyline.oops", "not permitted"),
+        ({"leyline": {"session": "s", "oops": 1}}, "leyline.oops", "there is no such field"),
         (
             {"leyline": {"session": "s", "edits": [{"messages": [1, 2], "count": 1, "mode": "x"}]}},
             "leyline.edits[0].mode",
@@ -155,6 +176,63 @@ async def test_a_body_that_is_not_json(client: httpx.AsyncClient) -> None:
     response = await client.post(URL, content='{"messages": [', headers=headers)
     assert response.status_code == 400
     assert "not JSON" in response.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e400"])
+async def test_numbers_that_are_none(client: httpx.AsyncClient, number: str) -> None:
+    content = json.dumps(chat()).replace('"temperature": 0', f'"temperature": {number}')
+    headers = {"content-type": "application/json"}
+    response = await client.post(URL, content=content, headers=headers)
+    assert response.status_code == 400
+    assert "temperature: expected a finite number" in response.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe{", b"[" * 100_000])
+async def test_a_body_no_parser_takes(client: httpx.AsyncClient, content: bytes) -> None:
+    headers = {"content-type": "application/json"}
+    response = await client.post(URL, content=content, headers=headers)
+    assert response.status_code == 400
+    assert response.json()["error"]["code"] == "invalid_body"
+
+
+@pytest.mark.parametrize("content", ["", "null", "[1]", '"text"'])
+async def test_a_body_that_is_no_object(client: httpx.AsyncClient, content: str) -> None:
+    headers = {"content-type": "application/json"}
+    response = await client.post(URL, content=content, headers=headers)
+    assert response.status_code == 400
+    assert response.json()["error"]["message"].startswith("body: ")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_what_nobody_acts_on_is_told(client: httpx.AsyncClient, stream: bool) -> None:
+    sent = {"user": "me", "store": False, "metadata": None, "parallel_tool_calls": False}
+    odd = {"a\r\nb": 1, "\u00e9": 1}
+    response = await client.post(URL, json=chat(**sent, **odd, min_p=0.1, stream=stream))
+    assert response.status_code == 200
+    assert response.headers["leyline-ignored"] == "min_p, parallel_tool_calls, user"
+    plain = await client.post(URL, json=chat(stream=stream, parallel_tool_calls=True))
+    assert "leyline-ignored" not in plain.headers
+
+
+async def test_nulls_are_defaults(client: httpx.AsyncClient) -> None:
+    names = ("model", "n", "stream", "logprobs", "stop", "tools", "temperature", "leyline", "seed")
+    response = await client.post(URL, json=chat() | dict.fromkeys(names))
+    assert response.status_code == 200
+
+
+async def test_an_orphan_an_image_and_a_role(client: httpx.AsyncClient) -> None:
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,xx"}}
+    wrong = [
+        {"role": "tool", "tool_call_id": "c1", "content": "x"},
+        {"role": "user", "content": [image]},
+        {"role": "critic", "content": "x"},
+    ]
+    response = await client.post(URL, json=chat(messages=[*MESSAGES, *wrong]))
+    assert response.status_code == 400
+    error = response.json()["error"]
+    assert (error["param"], error["code"]) == ("messages[2].tool_call_id", "invalid_body")
+    assert "messages[3].content[0]: a part of type 'image_url'" in error["message"]
+    assert "messages[4].role: 'critic' is no role" in error["message"]
 
 
 async def test_a_body_of_another_type_says_what_to_send(client: httpx.AsyncClient) -> None:

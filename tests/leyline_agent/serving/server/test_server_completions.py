@@ -124,7 +124,12 @@ async def test_an_unknown_base_is_an_ordinary_prefill(
         ({"prompt": ""}, "empty"),
         ({"prompt": [1, 100000]}, "token id 100000"),
         ({"prompt": [-1]}, "token id -1"),
-        ({"prompt": 7}, "prompt"),
+        ({"prompt": 7}, "prompt: expected a string or an array of token ids"),
+        ({"prompt": None}, "prompt: expected a string or an array of token ids"),
+        ({"prompt": [True]}, "prompt: expected a string or an array of token ids"),
+        ({"prompt": ["a", "b"]}, "prompt: a batch of 2 prompts is not supported"),
+        ({"prompt": [[1], [2]]}, "prompt: a batch of 2 prompts is not supported"),
+        ({"leyline": commit(3, 3)}, "leyline.version: 3 is not higher than base_version 3"),
         ({"echo": True}, "echo"),
         ({"logprobs": 1}, "logprobs"),
         ({"best_of": 3}, "best_of"),
@@ -136,6 +141,19 @@ async def test_bad_bodies(client: httpx.AsyncClient, change: dict[str, Any], wor
     response = await client.post(URL, json={**body(), **change})
     assert response.status_code == 400
     assert words in response.json()["error"]["message"]
+
+
+async def test_a_batch_of_one_is_a_prompt(client: httpx.AsyncClient, ids: list[int]) -> None:
+    answers = [await client.post(URL, json=body(p)) for p in (PROMPT, [PROMPT], [ids])]  # type: ignore[arg-type,list-item]
+    assert len({answer.json()["choices"][0]["text"] for answer in answers}) == 1
+
+
+async def test_a_number_is_never_used_again(client: httpx.AsyncClient, ids: list[int]) -> None:
+    await client.post(URL, json=body(ids, leyline=commit(0, 1)))
+    await client.post(URL, json=body(ids, leyline=commit(1, 2)))
+    response = await client.post(URL, json=body(ids[:-1], leyline=commit(1, 2)))
+    assert response.status_code == 409
+    assert response.json()["error"]["code"] == "stale_session"
 
 
 async def test_directives_that_do_not_fit(client: httpx.AsyncClient, ids: list[int]) -> None:

@@ -303,6 +303,30 @@ async def test_directives_edit_the_tokens(client: httpx.AsyncClient) -> None:
     ]
 
 
+async def test_a_directives_version_goes_forward(client: httpx.AsyncClient) -> None:
+    await Conversation(client).turn()
+    span = (20, 60, [7], "amortize")
+    assert receipt_of(await directives(client, 1, span, version=5)).version == 5
+    back = await directives(client, 5, span, version=5)
+    assert back.status_code == 400
+    assert error_of(back)["param"] == "version"
+
+
+async def test_edits_of_an_evicted_version(
+    tiny_service: ChatService, client: httpx.AsyncClient
+) -> None:
+    talk = Conversation(client)
+    await talk.turn()
+    engine = tiny_service.engine
+    engine.reclaim(engine.pool.num_slots)
+    refused = await directives(client, 1, (20, 60, [7], "amortize"))
+    assert (refused.status_code, error_of(refused)["code"]) == (404, "unknown_session")
+    assert "version 1 of session 'run' was evicted" in error_of(refused)["message"]
+    receipt = await talk.turn(talk.stub("amortize"))
+    assert (receipt.reason, receipt.detail) == ("evicted", "version 1 was evicted")
+    assert receipt.prefilled == receipt.prompt
+
+
 async def test_directives_again_act_once(client: httpx.AsyncClient) -> None:
     await Conversation(client).turn()
     span = (20, 60, [7], "amortize")
