@@ -29,6 +29,7 @@ from leyline_agent.errors import ContextOverflow, InvalidRequest, OutOfSlots
 from leyline_agent.lowering import Lowered
 from leyline_agent.receipt import EditReceipt, Receipt
 from leyline_agent.serving.executor import CountingExecutor, Executor, TorchExecutor
+from leyline_agent.serving.kernels.torch_backend import TorchBackend
 from leyline_agent.serving.kv.sequence import CachedSequence
 from leyline_agent.serving.kv.slots import Extent, SlotPool
 from leyline_agent.serving.kv.splice import Splice, kept_pieces, splice
@@ -51,7 +52,8 @@ class EngineConfig:
     Attributes:
         kv_bytes: memory for keys and values, working copies included.
         dtype: "auto", "float32", "bfloat16" or "float16".
-        chunk: prefill at most this many tokens a forward pass.
+        chunk: compute at most this many tokens a forward pass, of all sequences together.
+        max_batch: continue at most this many sequences at once.
         max_segments: above this many segments a sequence gets a working copy.
         rules: what may strengthen a mode.
         repair: budgets of REPAIR.
@@ -60,6 +62,7 @@ class EngineConfig:
     kv_bytes: int = 2 << 30
     dtype: str = "auto"
     chunk: int = 1024
+    max_batch: int = 16
     max_segments: int = 8
     rules: ModeRules = ModeRules()
     repair: RepairConfig = RepairConfig()
@@ -95,7 +98,7 @@ class Engine:
 
     Args:
         facts: what was measured of the model.
-        num_slots: tokens the pool holds.
+        pool: the token slots.
         executor: computes fresh tokens.
         max_len: the model's context length.
         config: see `EngineConfig`.
@@ -105,7 +108,7 @@ class Engine:
     def __init__(
         self,
         facts: ModelFacts,
-        num_slots: int,
+        pool: SlotPool,
         executor: Executor,
         *,
         max_len: int,
@@ -116,7 +119,7 @@ class Engine:
         self.config = config or EngineConfig()
         self.max_len = max_len
         self.model = model
-        self.pool = SlotPool(num_slots)
+        self.pool = pool
         self.forest = PrefixForest(self.pool)
         self.executor = executor
         self.lock = threading.Lock()
@@ -134,25 +137,26 @@ class Engine:
         """An engine for a loaded model."""
         config = _with_delimiters(config or EngineConfig(), model)
         size = bytes_per_token(model.facts.layers, model.dtype)
-        # A working copy of one whole context, or half the memory, is kept free of slots.
-        reserved = min(model.max_len * size, config.kv_bytes // 2)
-        store = KVStore(model.facts.layers, (config.kv_bytes - reserved) // size, model.dtype)
-        executor = TorchExecutor(model, store, max_segments=config.max_segments, chunk=config.chunk)
-        return cls(
-            model.facts,
-            store.num_slots,
-            executor,
-            max_len=model.max_len,
-            config=config,
-            model=model,
+        copies = _copy_bytes(model.max_len * size, config)
+        store = KVStore(model.facts.layers, (config.kv_bytes - copies) // size, model.dtype)
+        pool = SlotPool(store.num_slots)
+        backend = TorchBackend(
+            store,
+            pool,
+            model.facts.rope,
+            max_segments=config.max_segments,
+            copy_bytes=copies,
         )
+        executor = TorchExecutor(model, store, backend)
+        facts, max_len = model.facts, model.max_len
+        return cls(facts, pool, executor, max_len=max_len, config=config, model=model)
 
     @classmethod
     def counting(cls, num_slots: int = 1 << 20, config: EngineConfig | None = None) -> Engine:
         """An engine that does the accounting without a model, at any length."""
         anything = RopeSpec(torch.ones(1, dtype=torch.float64), "half")
         facts = ModelFacts((), anything)
-        return cls(facts, num_slots, CountingExecutor(), max_len=1 << 40, config=config)
+        return cls(facts, SlotPool(num_slots), CountingExecutor(), max_len=1 << 40, config=config)
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
@@ -209,6 +213,15 @@ class Engine:
         )
         run.seconds = time.perf_counter() - started
         return run
+
+    def compute(self, batch: Sequence[tuple[Run, int]]) -> None:
+        """Compute what is pending of each run, at most so many tokens, all in one forward pass."""
+        works = [run.work(limit) for run, limit in batch]
+        started = time.perf_counter()
+        results = self.executor.forward(works)
+        seconds = time.perf_counter() - started
+        for (run, _), work, result in zip(batch, works, results, strict=True):
+            run.computed(work, result, seconds)
 
     def check_length(self, length: int) -> None:
         """Raise ContextOverflow when `length` tokens are more than the model's context."""
@@ -280,6 +293,16 @@ def _with_delimiters(config: EngineConfig, model: LoadedModel) -> EngineConfig:
         return config
     ids = frozenset(model.tokenizer.all_special_ids)
     return replace(config, repair=replace(config.repair, delimiter_ids=ids))
+
+
+def _copy_bytes(context: int, config: EngineConfig) -> int:
+    """Memory kept free of slots for working copies.
+
+    A quarter of it, but at least one whole context and no more than every sequence's; never more
+    than half. `context` is what one takes.
+    """
+    wanted = max(context, min(config.kv_bytes // 4, context * config.max_batch))
+    return min(wanted, config.kv_bytes // 2)
 
 
 def _receipt(

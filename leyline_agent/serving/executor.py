@@ -1,4 +1,4 @@
-"""Executors: the forward pass over the fresh tokens of a sequence.
+"""Executors: one forward pass over the fresh tokens of several sequences.
 
 `TorchExecutor` runs the model. `CountingExecutor` computes nothing and lets the same engine do
 its accounting at any length (`leyline replay --tokens-only`).
@@ -6,74 +6,68 @@ its accounting at any length (`leyline replay --tokens-only`).
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
-from typing import Any, Protocol
+from itertools import accumulate
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from leyline_agent.serving.kernels.backend import Positions
-from leyline_agent.serving.kernels.segment_attention import (
-    AttentionPlan,
-    plan_attention,
-    segment_attention,
-)
+from leyline_agent.serving.kernels.backend import AttentionBackend, Positions, Rows
 from leyline_agent.serving.kv.sequence import CachedSequence, Segment, slice_segments
 from leyline_agent.serving.kv.slots import Extent
 from leyline_agent.serving.kv.store import KVStore
-from leyline_agent.serving.kv.working_copy import WorkingCopy
 from leyline_agent.serving.models.load import LoadedModel
 
-__all__ = ["CountingExecutor", "Executor", "TorchExecutor"]
+__all__ = ["Computed", "CountingExecutor", "Executor", "TorchExecutor", "Work"]
 
-# Above this many segments a working copy is cheaper than one attention call a segment and layer.
-MAX_SEGMENTS = 8
-PREFILL_CHUNK = 1024
+
+class Work(NamedTuple):
+    """One sequence's part of a forward pass.
+
+    Attributes:
+        sequence: whose slots are filled.
+        positions: the tokens to compute, ascending, at least one.
+        every: logits of every one of them, not of the last alone.
+    """
+
+    sequence: CachedSequence
+    positions: Positions
+    every: bool = False
+
+
+class Computed(NamedTuple):
+    """What became of it.
+
+    Attributes:
+        logits: float32 [vocab] of the last position, or [positions, vocab]; None where no model
+            runs.
+        copy_us: host microseconds spent on a working copy.
+    """
+
+    logits: Tensor | None = None
+    copy_us: float = 0.0
 
 
 class Executor(Protocol):
-    """Computes the fresh tokens of a sequence."""
+    """Computes the fresh tokens of sequences."""
 
-    def forward(
-        self, sequence: CachedSequence, positions: Positions, *, every: bool = False
-    ) -> Tensor | None:
-        """Fill the slots of `positions` (ascending); logits of the last one [vocab], float32.
-
-        With `every`, logits of all of them [positions, vocab]. None where no model runs.
-        """
-        ...
-
-    def copy_us(self) -> float:
-        """Host microseconds spent on working copies since the last call."""
-        ...
-
-    def drop_copy(self) -> int:
-        """Free the working copy; returns the bytes freed."""
+    def forward(self, batch: Sequence[Work]) -> list[Computed]:
+        """Fill the slots of all positions in one pass. A sequence is in a batch once."""
         ...
 
     def zero(self, extents: Sequence[Extent]) -> None:
-        """Overwrite slots with zeros."""
+        """Overwrite slots with zeros, and drop all copies of them."""
         ...
 
 
 class CountingExecutor:
     """Does the accounting and no arithmetic."""
 
-    def forward(
-        self, sequence: CachedSequence, positions: Positions, *, every: bool = False
-    ) -> Tensor | None:
+    def forward(self, batch: Sequence[Work]) -> list[Computed]:
         """Nothing to compute."""
-        return None
-
-    def copy_us(self) -> float:
-        """No copies are made."""
-        return 0.0
-
-    def drop_copy(self) -> int:
-        """There is none."""
-        return 0
+        return [Computed()] * len(batch)
 
     def zero(self, extents: Sequence[Extent]) -> None:
         """There is nothing to overwrite."""
@@ -82,136 +76,86 @@ class CountingExecutor:
 class TorchExecutor:
     """Runs a transformers model over a KV store.
 
+    Everything is on the model's device. Nothing waits for that device between the first layer and
+    the logits, but in mixture-of-experts layers, where transformers reads on the host which experts
+    were chosen.
+
     Args:
         model: the model.
         store: where keys and values live.
-        max_segments: above this many segments the sequence gets a working copy.
-        chunk: prefill at most this many tokens a forward pass.
+        backend: stores and attends.
     """
 
-    def __init__(
-        self,
-        model: LoadedModel,
-        store: KVStore,
-        *,
-        max_segments: int = MAX_SEGMENTS,
-        chunk: int = PREFILL_CHUNK,
-    ) -> None:
+    def __init__(self, model: LoadedModel, store: KVStore, backend: AttentionBackend[Any]) -> None:
         self.model = model
         self.store = store
-        self.max_segments = max_segments
-        self.chunk = chunk
-        self.copy: WorkingCopy | None = None
-        self._copy_seconds = 0.0
+        self.backend = backend
 
     @torch.inference_mode()
-    def forward(
-        self, sequence: CachedSequence, positions: Positions, *, every: bool = False
-    ) -> Tensor:
-        """Fill the slots of `positions`; logits [vocab] of the last one, float32, or of all."""
-        if not len(positions):
-            raise ValueError("a forward pass needs at least one position")
-        parts = [
-            self._chunk(sequence, positions[start : start + self.chunk], every)
-            for start in range(0, len(positions), self.chunk)
-        ]
-        return torch.cat(parts) if every else parts[-1][-1]
-
-    def _chunk(self, sequence: CachedSequence, positions: Positions, every: bool) -> Tensor:
-        """Logits [1, vocab] of the last position, or of every position."""
-        end = int(positions[-1]) + 1
-        segments = list(slice_segments(sequence.segments, 0, end))
-        copy = self._copy_of(sequence, segments)
-        attend = _Pass(self.store, segments, positions, self.model, copy)
-        ids = torch.tensor([[sequence.tokens[p] for p in positions.tolist()]])
-        where = torch.from_numpy(positions)[None]
+    def forward(self, batch: Sequence[Work]) -> list[Computed]:
+        """Fill the slots of all positions; the rows of the batch lie one behind the other."""
+        if not all(len(work.positions) for work in batch):
+            raise ValueError("a forward pass needs at least one position of every sequence")
+        plan = self.backend.plan([_rows(work) for work in batch])
+        attend = _Pass(self.backend, plan)
+        device = self.store.device
+        ids = np.concatenate([_tokens(work) for work in batch])
+        where = np.concatenate([work.positions for work in batch])
+        wanted = [_wanted(work, end) for work, end in zip(batch, _ends(batch), strict=True)]
         network: Any = self.model.model
         out = network(
-            input_ids=ids,
-            position_ids=where,
+            input_ids=torch.from_numpy(ids)[None].to(device),
+            position_ids=torch.from_numpy(where)[None].to(device),
             use_cache=False,
             # As an index, not as a count: the slice a count makes is not contiguous, and for that
             # torch copies the whole output embedding, which costs more than a short turn.
-            logits_to_keep=0 if every else torch.tensor([len(positions) - 1]),
+            logits_to_keep=torch.from_numpy(np.concatenate(wanted)).to(device),
             leyline=attend,
         )
-        logits: Tensor = out.logits[0].float()
-        return logits
-
-    def _copy_of(self, sequence: CachedSequence, segments: list[Segment]) -> WorkingCopy | None:
-        if len(segments) <= self.max_segments:
-            return None
-        started = time.perf_counter()
-        if self.copy is None:
-            self.copy = WorkingCopy(self.store, sequence.pool, self.model.facts.rope)
-        self.copy.update(segments)
-        self._copy_seconds += time.perf_counter() - started
-        return self.copy
-
-    def copy_us(self) -> float:
-        """Host microseconds spent on working copies since the last call."""
-        spent, self._copy_seconds = self._copy_seconds * 1e6, 0.0
-        return spent
-
-    def drop_copy(self) -> int:
-        """Free the working copy; returns the bytes freed."""
-        freed = self.copy.num_bytes if self.copy else 0
-        self.copy = None
-        return freed
+        parts = out.logits[0].float().split([len(rows) for rows in wanted])
+        return [
+            Computed(logits if work.every else logits[-1], copy_us)
+            for work, logits, copy_us in zip(batch, parts, plan.copy_us, strict=True)
+        ]
 
     def zero(self, extents: Sequence[Extent]) -> None:
-        """Overwrite slots with zeros, and drop the copy, which may hold them too."""
+        """Overwrite slots with zeros, and drop the copies, which may hold them too."""
         self.store.zero(extents)
-        self.drop_copy()
+        self.backend.drop()
 
 
 class _Pass:
-    """One forward pass: stores the new keys and values, then attends, layer by layer."""
+    """What every attention layer of one forward pass does (`models.glue.Attend`)."""
 
-    def __init__(
-        self,
-        store: KVStore,
-        segments: list[Segment],
-        positions: Positions,
-        model: LoadedModel,
-        copy: WorkingCopy | None = None,
-    ) -> None:
-        self.store = store
-        self.copy = copy
-        self.positions = positions
-        self.rope = model.facts.rope
-        self.dtype = model.dtype
-        self.segments = segments
-        self._plans: dict[int | None, AttentionPlan] = {}
-        self.writes = self._plan(None, segments).writes
-        if copy is not None:
-            length = sum(segment.length for segment in segments)
-            self.segments = [Segment(0, length)]
-            self._plans = {}
-            self.copy_writes = self._plan(None, self.segments).writes
-
-    def _plan(self, window: int | None, segments: list[Segment]) -> AttentionPlan:
-        if window not in self._plans:
-            self._plans[window] = plan_attention(
-                segments, self.positions, self.rope, window=window, dtype=self.dtype
-            )
-        return self._plans[window]
+    def __init__(self, backend: AttentionBackend[Any], plan: Any) -> None:
+        self.backend = backend
+        self.plan = plan
 
     def __call__(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float, options: Any
     ) -> Tensor:
-        plan = self._plan(options.get("sliding_window"), self.segments)
-        self.store.write(layer, self.writes, key, value)
-        if self.copy is None:
-            keys, values = self.store.keys[layer], self.store.values[layer]
-        else:
-            keys, values = self.copy.keys[layer], self.copy.values[layer]
-            for start, end, at in self.copy_writes:
-                keys[at : at + end - start] = key[:, start:end].transpose(0, 1)
-                values[at : at + end - start] = value[:, start:end].transpose(0, 1)
-        return segment_attention(query, keys, values, plan, scale)
+        self.backend.store(self.plan, layer, key, value)
+        return self.backend.attend(self.plan, layer, query, scale)
 
 
-def all_positions(start: int, end: int) -> Positions:
-    """Positions [start, end) as an array."""
-    return np.arange(start, end, dtype=np.int64)
+def _rows(work: Work) -> Rows:
+    end = int(work.positions[-1]) + 1
+    segments: Sequence[Segment] = work.sequence.segments
+    if end < len(work.sequence):
+        segments = list(slice_segments(segments, 0, end))
+    return Rows(segments, work.positions)
+
+
+def _tokens(work: Work) -> Positions:
+    tokens, positions = work.sequence.tokens, work.positions
+    return np.fromiter((tokens[p] for p in positions.tolist()), np.int64, len(positions))
+
+
+def _ends(batch: Sequence[Work]) -> list[int]:
+    """Where each sequence's rows end."""
+    return list(accumulate(len(work.positions) for work in batch))
+
+
+def _wanted(work: Work, end: int) -> Positions:
+    """The rows whose logits are wanted."""
+    return np.arange(end - len(work.positions) if work.every else end - 1, end)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from leyline_agent.errors import EngineError
 from leyline_agent.receipt import Receipt
+from leyline_agent.serving.executor import Computed, Work
 from leyline_agent.serving.kernels.backend import Positions
 from leyline_agent.serving.kv.sequence import CachedSequence
 from leyline_agent.serving.modes import Settled
@@ -23,13 +23,15 @@ if TYPE_CHECKING:
 __all__ = ["Run"]
 
 
-@dataclass
+@dataclass(eq=False)
 class Run:
     """A prompt that is computed, chunk by chunk, and then continued.
 
+    Who computes is somebody else: `Engine.compute` does for one run or for many at once.
+
     Attributes:
         sequence: tokens and KV, prompt first; owned by the run until `finish` hands it on.
-        pending: positions of the prompt still to be computed, ascending.
+        pending: positions still to be computed, ascending: of the prompt, or of what was appended.
         receipt: what the prompt costs.
         settled: the directives as carried out.
         logits: float32 [vocab] of the last token, when nothing is pending; None where no model
@@ -49,19 +51,13 @@ class Run:
     seconds: float = 0.0
     _open: bool = field(default=True, repr=False)
     _copy_us: float = field(default=0.0, repr=False)
+    _computed: int | None = field(default=None, repr=False)  # leading tokens; None: prompt pends
+    _rows: list[Tensor] | None = field(default=None, repr=False)  # logits of scored tokens
+    _before: Tensor | None = field(default=None, repr=False)  # logits in front of what was appended
 
     def prefill(self) -> None:
         """Compute the next chunk of the prompt; the last one completes the receipt."""
-        executor, size = self.engine.executor, self.engine.config.chunk
-        started = time.perf_counter()
-        executor.copy_us()
-        self.logits = executor.forward(self.sequence, self.pending[:size])
-        self.pending = self.pending[size:]
-        self._copy_us += executor.copy_us()
-        self.seconds += time.perf_counter() - started
-        if not len(self.pending):
-            spent = {"ttft_ms": self.seconds * 1e3, "copy_us": self._copy_us}
-            self.receipt = self.receipt.model_copy(update=spent)
+        self.engine.compute([(self, self.engine.config.chunk)])
 
     def step(self, token: int) -> Tensor | None:
         """Append one token and compute the logits behind it."""
@@ -74,7 +70,8 @@ class Run:
             OutOfSlots: nothing can be evicted; the run stays as it was.
             ContextOverflow: past the model's context length.
         """
-        self.logits = self._compute(tokens)
+        self.append(tokens)
+        self._compute()
         return self.logits
 
     def score(self, tokens: Sequence[int]) -> Tensor | None:
@@ -82,25 +79,67 @@ class Run:
 
         Row i is what the model said before it read token i. None where no model runs.
         """
-        before = self.logits
-        after = self._compute(tokens, every=True)
-        if before is None or after is None:
-            return None
-        self.logits = after[-1]
-        return torch.cat((before[None], after[:-1]))
+        self.append(tokens, score=True)
+        self._compute()
+        return self.scored()
 
-    def _compute(self, tokens: Sequence[int], *, every: bool = False) -> Tensor | None:
-        if len(self.pending):
+    def append(self, tokens: Sequence[int], *, score: bool = False) -> None:
+        """Append tokens that somebody will compute, for `scored` if they are to be scored.
+
+        Raises what `extend` does.
+        """
+        if self._computed is None or len(self.pending):
             raise EngineError("the prompt is not computed yet; call prefill until nothing pends")
         start = len(self.sequence)
         self.engine.check_length(start + len(tokens))
         self.engine.with_room(len(tokens), lambda: self.sequence.extend(tokens))
-        positions = np.arange(start, len(self.sequence), dtype=np.int64)
+        self.pending = np.arange(start, len(self.sequence), dtype=np.int64)
+        self._before = self.logits
+        self._rows = [self.logits[None]] if score and self.logits is not None else None
+
+    def scored(self) -> Tensor | None:
+        """What `score` returns, once nothing pends."""
+        return None if self._rows is None else torch.cat(self._rows)[:-1]
+
+    def computing(self) -> Generator[Run, None, None]:
+        """Yield the run until somebody has computed what pends; what then fails is taken back."""
         try:
-            return self.engine.executor.forward(self.sequence, positions, every=every)
+            while len(self.pending):
+                yield self
         except BaseException:
-            self.sequence.truncate(start)  # its slots hold nothing yet and must reach no tree
+            self._take_back()
             raise
+
+    def work(self, limit: int) -> Work:
+        """What to compute next, at most `limit` tokens."""
+        return Work(self.sequence, self.pending[:limit], every=self._rows is not None)
+
+    def computed(self, work: Work, result: Computed, seconds: float) -> None:
+        """Take note of a forward pass that did `work`."""
+        self.pending = self.pending[len(work.positions) :]
+        self.logits = result.logits
+        if self._rows is not None and result.logits is not None:
+            self._rows.append(result.logits)
+            self.logits = result.logits[-1]
+        if self._computed is None:
+            self._copy_us += result.copy_us
+            self.seconds += seconds
+            if not len(self.pending):
+                spent = {"ttft_ms": self.seconds * 1e3, "copy_us": self._copy_us}
+                self.receipt = self.receipt.model_copy(update=spent)
+        if not len(self.pending):
+            self._computed = len(self.sequence)
+
+    def _compute(self) -> None:
+        for _ in self.computing():
+            self.prefill()
+
+    def _take_back(self) -> None:
+        """Drop appended tokens: slots that hold nothing yet must reach no tree."""
+        if self._computed is not None and len(self.pending):
+            self.sequence.truncate(self._computed)
+            self.pending = self.pending[:0]
+            self.logits = self._before
 
     def finish(self) -> CachedSequence:
         """End the run: canonical KV goes into the tenant's tree, the sequence to the caller."""
@@ -118,6 +157,7 @@ class Run:
         """End the run and drop its sequence; canonical KV stays in the tree. Safe to repeat."""
         if not self._open:
             return
+        self._take_back()
         if not len(self.pending):
             self.finish()
         self._open = False

@@ -38,6 +38,14 @@ class Rows(NamedTuple):
     segments: Sequence[Segment]
     positions: Positions
 
+    @property
+    def slots(self) -> Positions:
+        """The slot of each new token."""
+        starts = np.array([segment.slot for segment in self.segments])
+        ends = np.array([segment.length for segment in self.segments]).cumsum()
+        index = np.searchsorted(ends, self.positions, side="right")
+        return starts[index] + self.positions - np.concatenate(([0], ends))[index]
+
 
 class Plan(Protocol):
     """What a backend has worked out for one forward pass."""

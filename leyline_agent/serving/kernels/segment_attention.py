@@ -54,12 +54,10 @@ class AttentionPlan:
 
     Attributes:
         steps: the calls; together they show every query exactly the keys up to its position.
-        writes: (query start, query end, first slot): where new keys and values go.
         tables: offset -> float32 cosines and signed sines [rotary_dim] of -offset.
     """
 
     steps: tuple[Step, ...]
-    writes: tuple[tuple[int, int, int], ...]
     tables: dict[int, tuple[Tensor, Tensor]]
     rope: RopeSpec | None = None
 
@@ -84,7 +82,6 @@ def plan_attention(
         separate = runs
     grouped = [r for r in runs if r not in separate]
     steps: list[Step] = []
-    writes: list[tuple[int, int, int]] = []
     at = 0
     for segment in segments:
         if at > positions[-1]:
@@ -93,14 +90,13 @@ def plan_attention(
             steps.extend(_steps_of_run(segment, at, run, int(positions[run[0]])))
         if grouped:
             steps.extend(_masked_step(segment, at, grouped, positions, window, dtype))
-        writes.extend(_writes(segment, at, runs, positions))
         at += segment.length
     offsets = sorted({step.offset for step in steps} - {0})
     tables = {}
     if offsets and rope is not None:
         cos, sin = rope.tables(torch.tensor([-offset for offset in offsets]))
         tables = {offset: (cos[i], sin[i]) for i, offset in enumerate(offsets)}
-    return AttentionPlan(tuple(steps), tuple(writes), tables, rope)
+    return AttentionPlan(tuple(steps), tables, rope)
 
 
 def _runs(positions: Positions) -> list[tuple[int, int]]:
@@ -158,19 +154,6 @@ def _masked_step(
         mask = zeros.masked_fill_(torch.from_numpy(hidden), float("-inf"))
     queries = torch.from_numpy(index)
     return [Step(segment.slot, segment.slot + size, queries, segment.offset, mask=mask)]
-
-
-def _writes(
-    segment: Segment, at: int, runs: Sequence[tuple[int, int]], positions: Positions
-) -> list[tuple[int, int, int]]:
-    """Where the queries' own keys go, for those whose slots lie in this segment."""
-    result: list[tuple[int, int, int]] = []
-    for i, j in runs:
-        first = int(positions[i])
-        low, high = max(at, first), min(at + segment.length, first + j - i)
-        if low < high:
-            result.append((i + low - first, i + high - first, segment.slot + low - at))
-    return result
 
 
 def segment_attention(

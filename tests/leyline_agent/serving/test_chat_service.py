@@ -146,8 +146,12 @@ def test_a_fault_while_computing(
 def test_a_fault_while_sampling(tiny_service: ChatService, monkeypatch: pytest.MonkeyPatch) -> None:
     executor = tiny_service.engine.executor
     forward = executor.forward
+
+    def broken(batch: Any) -> Any:
+        return [done._replace(logits=done.logits * math.nan) for done in forward(batch)]
+
     with monkeypatch.context() as patch:
-        patch.setattr(executor, "forward", lambda *args, **more: forward(*args, **more) * math.nan)
+        patch.setattr(executor, "forward", broken)
         with pytest.raises(EngineError, match="not finite"):
             tiny_service.complete(request(leyline=commit(0)))
     session = tiny_service.sessions.find("", "run")

@@ -48,15 +48,15 @@ class Broken(Exception):
 
 def break_at(engine, monkeypatch, call):
     """Let the given layer call from now on fail, after keys were partly stored."""
-    store, calls = engine.executor.store, iter(range(1_000_000))
-    write = store.write
+    backend, calls = engine.executor.backend, iter(range(1_000_000))
+    attend = backend.attend
 
     def failing(*args):
         if next(calls) == call:
             raise Broken
-        write(*args)
+        return attend(*args)
 
-    monkeypatch.setattr(store, "write", failing)
+    monkeypatch.setattr(backend, "attend", failing)
 
 
 def test_chunk_by_chunk(make, plain):
