@@ -55,7 +55,7 @@ class ModelFacts:
     Attributes:
         layers: each layer's KV shape.
         rope: how to move a key; None when cached keys cannot be moved.
-        refusal: why not (ROPE_KIND or LAYER_KIND); None when they can.
+        refusal: why not; None when they can.
         detail: the reason in words.
     """
 
@@ -105,7 +105,7 @@ def probe(model: nn.Module) -> ModelFacts:
         )
         for i in sorted(first.keys)
     )
-    rope, refusal, detail = _movable(model, config, layers, first, second)
+    rope, refusal, detail = _movable(model, config, first, second)
     return ModelFacts(layers, rope, refusal, detail)
 
 
@@ -191,17 +191,11 @@ def _check_windows(config: Any, capture: _Capture) -> None:
 
 
 def _movable(
-    model: nn.Module,
-    config: Any,
-    layers: tuple[KVShape, ...],
-    first: _Capture,
-    second: _Capture,
+    model: nn.Module, config: Any, first: _Capture, second: _Capture
 ) -> tuple[RopeSpec | None, Reason | None, str]:
     kind = _rope_kind(config)
     if kind not in FIXED_ROPE_KINDS:
         return None, Reason.ROPE_KIND, f"rope kind {kind!r} is not on the allow-list"
-    if any(layer.window is not None for layer in layers):
-        return None, Reason.LAYER_KIND, "sliding-window layers"
     tables = _inverse_frequencies(model)
     if len(tables) != 1:
         return None, Reason.ROPE_KIND, f"{len(tables)} rotary tables, expected one"

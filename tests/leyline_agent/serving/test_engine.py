@@ -39,7 +39,8 @@ YARN = {
     "factor": 4.0,
     "original_max_position_embeddings": 128,
 }
-# Grouped and plain heads, biases, query-key norms, both pairings, partial rotary, YaRN.
+# Grouped and plain heads, biases, query-key norms, both pairings, partial rotary, YaRN, windows
+# (shorter than the suffix behind an edit, longer, and in some layers only).
 KINDS = {
     "llama": {},
     "llama-yarn": {"rope_parameters": YARN},
@@ -48,6 +49,9 @@ KINDS = {
     "cohere": {},
     "glm": {},
     "gpt_neox": {},
+    "mistral-short": {"sliding_window": 20},
+    "mistral-long": {"sliding_window": 130},
+    "qwen2-window": {"use_sliding_window": True, "sliding_window": 40, "max_window_layers": 1},
 }
 NO_GATE = ModeRules(gate_tokens=0, gate_share=2.0)
 
@@ -124,7 +128,8 @@ def amortized_logits(loaded, tokens, directives, appended):
     """transformers with a cache whose suffix keys are rotated explicitly, in float64."""
     reference = reference_of(loaded)
     rope = loaded.facts.rope
-    full = reference(torch.tensor([tokens])).past_key_values
+    full = DynamicCache()  # with no configuration: one that keeps what leaves a window, too
+    reference(torch.tensor([tokens]), past_key_values=full)
     held: list[list[tuple[torch.Tensor, torch.Tensor]]] = [
         [(layer.keys[:, :, :0], layer.values[:, :, :0])] for layer in full.layers
     ]

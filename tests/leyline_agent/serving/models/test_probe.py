@@ -64,18 +64,24 @@ SPLICEABLE = {
     "phi": ({}, "half", 8),
     "gpt_neox": ({}, "half", 4),
     "gemma": ({}, "half", 16),
+    "mistral-window": ({"sliding_window": 16}, "half", 16),
+    "qwen2-window": (
+        {"use_sliding_window": True, "sliding_window": 16, "max_window_layers": 1},
+        "half",
+        16,
+    ),
 }
+WINDOWS = {"mistral-window": (16, 16), "qwen2-window": (None, 16)}
 # Served, but an edit re-prefills: why, and in what words.
 SERVED = {
     "llama-dynamic": (rope("dynamic", factor=2.0), Reason.ROPE_KIND, "'dynamic'"),
     "llama-longrope": (rope("longrope", **LONGROPE), Reason.ROPE_KIND, "'longrope'"),
     "gpt2": (GPT2, Reason.ROPE_KIND, "'none'"),
     "opt": ({"ffn_dim": 128, "word_embed_proj_dim": 96}, Reason.ROPE_KIND, "'none'"),
-    "mistral-window": ({"sliding_window": 16}, Reason.LAYER_KIND, "sliding-window layers"),
-    "qwen2-window": (
-        {"use_sliding_window": True, "sliding_window": 16, "max_window_layers": 1},
-        Reason.LAYER_KIND,
-        "sliding-window layers",
+    "exaone4": (
+        {"sliding_window": 16, "num_hidden_layers": 4, "sliding_window_pattern": 2},
+        Reason.ROPE_KIND,
+        "do not move by a rotation",
     ),
     "gemma3_text": ({"sliding_window": 16}, Reason.ROPE_KIND, "'per_layer'"),
     "smollm3": ({"no_rope_layer_interval": 2}, Reason.ROPE_KIND, "do not move by a rotation"),
@@ -120,7 +126,8 @@ def test_spliceable(kind):
     assert (facts.rope.pairing, facts.rope.rotary_dim) == (pairing, rotary_dim)
     assert facts.rope.inv_freq.dtype == torch.float64
     heads = 6 if kind == "gpt_neox" else 2
-    assert facts.layers == (KVShape(heads, 16, 16, None),) * 2
+    windows = WINDOWS.get(kind, (None, None))
+    assert facts.layers == tuple(KVShape(heads, 16, 16, window) for window in windows)
 
 
 @pytest.mark.parametrize("kind", SERVED)
@@ -149,7 +156,7 @@ def probe_first(model):
 @pytest.mark.parametrize("max_segments", [8, 0])
 @pytest.mark.parametrize("kind", [k for k in SERVED if k != "llama-longrope"])
 def test_what_is_served_equals_transformers(kind, max_segments):
-    """Windows, learned positions and MLA, in chunks; test_engine covers what is spliceable."""
+    """Learned positions, two tables, expanded MLA; test_engine covers what is spliceable."""
     model = make(kind, SERVED[kind][0])
     loaded = LoadedModel(kind, model, None, probe(model), 2048, torch.float32)
     check_seam(model)
@@ -163,11 +170,6 @@ def test_what_is_served_equals_transformers(kind, max_segments):
         expected = reference(torch.tensor([tokens])).logits[0, 119:]
     limit = 1e-4 * float(expected.abs().max())
     torch.testing.assert_close(torch.stack(found), expected, atol=limit, rtol=0)
-
-
-def test_layers_of_different_windows_are_told_apart():
-    model = make("qwen2", SERVED["qwen2-window"][0])
-    assert [layer.window for layer in probe(model).layers] == [None, 16]
 
 
 def test_yarn_is_rotated_with_unit_magnitude():
