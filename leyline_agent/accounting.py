@@ -69,11 +69,12 @@ def completed(found: Receipt | None, commit: Commit, accepted: Sequence[Accepted
     """A receipt with the commit's numbers and, for each edit, what the session did to its mode.
 
     Engines that say nothing of edits computed whatever changed again: such edits are told with
-    the mode they were sent with.
+    the mode they were sent with, and where the engine may well have done otherwise, with the
+    reason `no_receipt`.
     """
     if found is None:
         found = Receipt(reason=Reason.NO_RECEIPT)
-    edits = _matched(found.edits, accepted) if found.edits else tuple(map(_untold, accepted))
+    edits = _matched(found.edits, accepted) if found.edits else _untold(found, accepted)
     return found.model_copy(
         update={
             "session": commit.session,
@@ -105,12 +106,16 @@ def _matched(told: Sequence[EditReceipt], accepted: Sequence[Accepted]) -> tuple
     return tuple(result)
 
 
-def _untold(accepted: Accepted) -> EditReceipt:
-    return EditReceipt(
-        mode_asked=accepted.edit.effective_mode(),
-        mode_used=accepted.mode,
-        reason=accepted.reason,
-        policy=accepted.edit.policy,
+def _untold(found: Receipt, accepted: Sequence[Accepted]) -> tuple[EditReceipt, ...]:
+    sent = Reason.NO_RECEIPT if found.reason is Reason.NO_RECEIPT else Reason.ASKED
+    return tuple(
+        EditReceipt(
+            mode_asked=each.edit.effective_mode(),
+            mode_used=each.mode,
+            reason=sent if each.reason is Reason.ASKED else each.reason,
+            policy=each.edit.policy,
+        )
+        for each in accepted
     )
 
 

@@ -326,9 +326,41 @@ def server(handle: Handler) -> HttpAdapter:
 def test_another_kind_of_server() -> None:
     with (
         server(lambda request: httpx.Response(200, text="<html>hello</html>")) as adapter,
-        pytest.raises(AdapterError, match="does not answer with JSON"),
+        pytest.raises(AdapterError, match="does not answer with a JSON object"),
     ):
         adapter.complete(request(TASK))
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "words"),
+    [
+        (httpx.Response(200, json=[1]), AdapterError, "JSON object; is it a Leyline server"),
+        (httpx.Response(500, text="oops"), AdapterError, "answered 500$"),
+        (httpx.Response(504, text="<html>"), EngineUnavailable, "answered 504$"),
+        (
+            httpx.Response(400, json={"error": {"message": "Unrecognized argument: leyline"}}),
+            AdapterError,
+            "answered 400: Unrecognized argument: leyline",
+        ),
+        (httpx.Response(404, json={"detail": "Not Found"}), AdapterError, "a Leyline server"),
+        (httpx.Response(401, json={"error": "no key"}), AdapterError, "answered 401"),
+    ],
+)
+def test_other_answers_are_told_at_once(
+    answer: httpx.Response, kind: type[AdapterError], words: str
+) -> None:
+    sent = []
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        sent.append(request)
+        return answer
+
+    with server(handle) as adapter:
+        with pytest.raises(kind, match=words):
+            adapter.complete(request(TASK))
+        with pytest.raises(kind, match=words):
+            adapter.apply("run", 1, [])
+    assert len(sent) == 2
 
 
 def events(*bodies: dict[str, Any] | str) -> httpx.Response:
@@ -350,6 +382,15 @@ def test_an_error_in_a_stream() -> None:
         chunks = adapter.stream(request(TASK))
         next(chunks)
         with pytest.raises(OutOfSlots, match="the pool is full"):
+            next(chunks)
+
+
+@pytest.mark.parametrize("line", ["{broken", "7"])
+def test_a_stream_of_something_else(line: str) -> None:
+    with server(lambda request: events({"choices": []}, line)) as adapter:
+        chunks = adapter.stream(request(TASK))
+        next(chunks)
+        with pytest.raises(AdapterError, match="holds no chunk"):
             next(chunks)
 
 

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from leyline_agent.adapter import Capabilities, Commit, Request
 from leyline_agent.directive import Directive, Mode
 from leyline_agent.errors import AdapterError
-from leyline_agent.receipt import Receipt
+from leyline_agent.receipt import Reason, Receipt
 from leyline_agent.serving.wire import ChatRequest
 
 __all__ = [
@@ -21,6 +21,11 @@ __all__ = [
     "read_receipt",
     "with_commit",
 ]
+
+_UNTOLD = (
+    "the answer has no receipt, so it is not known what became of the edits: the server is no "
+    "Leyline server, or something on the way drops the field"
+)
 
 CAPABILITIES = Capabilities(
     modes=frozenset(Mode), repair="full", edit_ahead=True, directives=True, receipts=True
@@ -62,7 +67,7 @@ def directives_body(base_version: int, directives: Sequence[Directive]) -> dict[
 
 
 def read_receipt(response: Mapping[str, Any]) -> Receipt | None:
-    """The receipt of a response or last chunk; made of `usage` where the server is another.
+    """The receipt of a response or last chunk; made of `usage` where there is none, and says so.
 
     Raises:
         AdapterError: it is no receipt.
@@ -71,7 +76,9 @@ def read_receipt(response: Mapping[str, Any]) -> Receipt | None:
     if found is not None:
         return parse_receipt(found)
     usage = response.get("usage")
-    return Receipt.from_usage(dict(usage)) if usage else None
+    return (
+        Receipt.from_usage(dict(usage), reason=Reason.NO_RECEIPT, detail=_UNTOLD) if usage else None
+    )
 
 
 def parse_receipt(found: Any) -> Receipt:

@@ -119,8 +119,7 @@ class HttpAdapter:
             EngineUnavailable: nobody answers, or the answer breaks off, several times over.
             LeylineError: what the server says, as the error it is there.
         """
-        answer: dict[str, Any] = self._send("POST", _CHAT, self._body(request, stream=False))
-        return answer
+        return self._send("POST", _CHAT, self._body(request, stream=False))
 
     def stream(self, request: Request) -> Iterator[dict[str, Any]]:
         """The chunks of a streamed completion; close it to abandon the turn.
@@ -147,8 +146,7 @@ class HttpAdapter:
                 response: httpx.Response = await AsyncRetrying(**policy(self.attempts))(
                     self._aopen, client, body, stream=False
                 )
-        answer: dict[str, Any] = result(self.url, response)
-        return answer
+        return result(self.url, response)
 
     async def astream(self, request: Request) -> AsyncIterator[dict[str, Any]]:
         """`stream`, without blocking the event loop."""
@@ -183,7 +181,7 @@ class HttpAdapter:
     def receipts(self, session: str) -> list[Receipt]:
         """Every receipt the server has of a session, oldest first."""
         found = self._send("GET", f"{_path(session)}/receipts")
-        return [parse_receipt(item) for item in found["data"]]
+        return [parse_receipt(item) for item in found.get("data") or ()]
 
     def _body(self, request: Request, *, stream: bool) -> dict[str, Any]:
         body = as_body(request, stream=stream)
@@ -193,7 +191,7 @@ class HttpAdapter:
     def _receipt(self, session: str, action: str, body: dict[str, Any]) -> Receipt:
         return parse_receipt(self._send("POST", f"{_path(session)}/{action}", body))
 
-    def _send(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+    def _send(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         sending = self._client.build_request(method, path, **_content(body))
         with retries():
             response = Retrying(**policy(self.attempts))(self._open, sending, stream=False)

@@ -23,6 +23,7 @@ __all__ = ["StreamReader", "check", "policy", "reaching", "result", "retries"]
 
 _TRANSIENT = (httpx.NetworkError, httpx.RemoteProtocolError, httpx.ConnectTimeout)
 _TRY_AGAIN = frozenset({429, 502, 503})
+_GATEWAY_TIMEOUT = 504  # who waited once that long does not wait again
 _LONGEST_WAIT = 30.0  # seconds
 _backoff = wait_exponential(multiplier=0.2, max=5.0) + wait_random(0, 0.1)
 
@@ -95,12 +96,12 @@ def check(url: str, response: httpx.Response) -> None:
     raise _Transient(error, _seconds(response)) if status in _TRY_AGAIN else error
 
 
-def result(url: str, response: httpx.Response) -> Any:
-    """The JSON of an answer. Raises AdapterError when it is something else."""
-    try:
-        return response.json()
-    except ValueError as error:
-        raise AdapterError(f"{url} does not answer with JSON; is it a Leyline server?") from error
+def result(url: str, response: httpx.Response) -> dict[str, Any]:
+    """The JSON object of an answer. Raises AdapterError when it is something else."""
+    found = _json(response)
+    if not isinstance(found, dict):
+        raise AdapterError(f"{url} does not answer with a JSON object; is it a Leyline server?")
+    return found
 
 
 class StreamReader:
@@ -115,6 +116,7 @@ class StreamReader:
 
         Raises:
             LeylineError: what the server says went wrong on the way.
+            AdapterError: a line holds no chunk.
         """
         if not line.startswith("data:") or self._ended:
             return None
@@ -122,7 +124,12 @@ class StreamReader:
         if data == "[DONE]":
             self._ended = True
             return None
-        chunk: dict[str, Any] = json.loads(data)
+        try:
+            chunk = json.loads(data)
+        except ValueError:
+            chunk = None
+        if not isinstance(chunk, dict):
+            raise AdapterError(f"the stream from {self._url} holds no chunk: {data[:80]!r}")
         if "error" in chunk:
             raise _error(self._url, 500, chunk)
         return chunk
@@ -141,7 +148,10 @@ def _error(url: str, status: int, body: Any) -> LeylineError:
     if kind is not None:
         return kind(message)
     text = f"{url} answered {status}" + (f": {message}" if message else "")
-    return EngineUnavailable(text) if status in _TRY_AGAIN else AdapterError(text)
+    if status == 404 and not told.get("code"):  # ours has one
+        text += "; is it a Leyline server?"
+    away = status in _TRY_AGAIN or status == _GATEWAY_TIMEOUT
+    return EngineUnavailable(text) if away else AdapterError(text)
 
 
 def _json(response: httpx.Response) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import aclosing
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -49,7 +48,7 @@ class BundledAdapter:
     def __init__(self, service: ChatService | None = None, tenant: str = "") -> None:
         self.service = service or _service(DEFAULT, EngineConfig())
         self.tenant = tenant
-        self._thread = EngineThread()
+        self._thread = EngineThread(self.service.scheduler)
         self._told: frozenset[str] = frozenset()
 
     @classmethod
@@ -85,20 +84,21 @@ class BundledAdapter:
         return self.service.stream(self._parsed(request, stream=True), self.tenant)
 
     async def acomplete(self, request: Request) -> dict[str, Any]:
-        """`complete` on the engine's thread; cancelled, it stops there."""
+        """`complete`, without blocking the event loop; cancelled, it stops."""
         parsed = self._parsed(request, stream=False)
-        answer = await self._thread.drain(self.service.steps(parsed, self.tenant, stream=False))
+        answer = await self._thread.call(self.service.job(parsed, self.tenant, stream=False))
         assert answer is not None
         return answer
 
     async def astream(self, request: Request) -> AsyncIterator[dict[str, Any]]:
-        """`stream`, each chunk made on the engine's thread."""
+        """`stream`, without blocking the event loop; it runs ahead of whoever reads slowly."""
         parsed = self._parsed(request, stream=True)
-        steps = self.service.steps(parsed, self.tenant, stream=True)
-        async with aclosing(self._thread.iterate(steps)) as chunks:
-            async for chunk in chunks:
-                if chunk is not None:
-                    yield chunk
+        work = self._thread.submit(self.service.job(parsed, self.tenant, stream=True))
+        try:
+            async for chunk in work:
+                yield chunk
+        finally:
+            work.cancel()
 
     def apply(self, session: str, base_version: int, directives: list[Directive]) -> Receipt:
         """Apply token-space directives to a session, atomically."""
