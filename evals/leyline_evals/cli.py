@@ -5,19 +5,24 @@ Nothing heavy is imported before one of them runs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from leyline_agent.errors import LeylineError
-from leyline_agent.policy import parse
+from leyline_agent.errors import LeylineError, PolicyError
+from leyline_agent.policy import available, parse
+from leyline_evals.replay import outputs
+from leyline_evals.replay.arms import ALL_ARMS, Arm, parse_arms
+from leyline_evals.replay.records import Config
+from leyline_evals.replay.workload import Workload
 
 __all__ = ["demo", "replay"]
 
-ALL = "append_only,prefix_cache,forget,amortize,repair"
+ALL = ",".join(arm.value for arm in ALL_ARMS)
+JSON = "Write the figures here, for machines; - is standard output, which then has nothing else."
 
 
 def replay(
@@ -26,14 +31,17 @@ def replay(
         typer.Argument(help="Recorded runs, in any format Leyline reads, gzipped or not."),
     ],
     policy: Annotated[
-        str, typer.Option("--policy", "-p", help="What edits them: name:key=value,...")
-    ],
-    arms: Annotated[str, typer.Option("--arms", help="The ways to serve each run.")] = ALL,
-    json: Annotated[
-        Path | None, typer.Option("--json", help="Write the figures here, for machines.")
+        str | None,
+        typer.Option(
+            "--policy",
+            "-p",
+            help="What edits them: name:key=value,... joined by +; not needed for append_only.",
+        ),
     ] = None,
+    arms: Annotated[str, typer.Option("--arms", help="The ways to serve each run.")] = ALL,
+    json: Annotated[Path | None, typer.Option("--json", metavar="OUT", help=JSON)] = None,
     html: Annotated[
-        Path | None, typer.Option("--html", help="Write a page with plots here.")
+        Path | None, typer.Option("--html", metavar="PAGE", help="Write a page with plots here.")
     ] = None,
     limit: Annotated[
         int | None, typer.Option("--limit", min=1, help="At most this many runs, over all files.")
@@ -68,36 +76,40 @@ def replay(
 ) -> None:
     """Re-run recorded trajectories turn by turn, in several arms, and say what each one cost.
 
-    The exit status is 1 when an arm did not do what its name says.
+    Example: `leyline replay runs.jsonl.gz --policy keep_last:n=5 --tokens-only --json out.json`
+
+    An arm is a way to serve a run: without edits, or with the policy's edits on a prefix cache, or
+    with a cache that forgets, splices (amortize) or repairs. For each, the table says which prompt
+    tokens were reused and which computed, and with a model how long the first token took. Ctrl-C
+    loses only the run under way; with `--json OUT`, `--resume` goes on. The exit status is 1 when
+    an arm did not do what its name says, 2 on bad input, 130 after Ctrl-C.
     """
     _check(tokens_only, fidelity, resume, json)
+    kept = outputs.kept(json)
+    outputs.check({"--json": json, "--html": html, "the runs kept for --json,": kept}, files)
+    workload = Workload(files, limit)
+    workload.check()
+    chosen = parse_arms(arms)
+    editing = _policy(policy, chosen)
     with _serving():
         from leyline_agent.serving.models.embedded import DEFAULT
         from leyline_evals.replay import command
-        from leyline_evals.replay.arms import parse_arms
         from leyline_evals.replay.engines import Engines
-        from leyline_evals.replay.records import Config
         from leyline_evals.replay.runner import replay as run_replay
-        from leyline_evals.replay.store import beside
-        from leyline_evals.replay.workload import Workload
-    for path in (json, html):
-        command.writable(path)
     config = Config(
-        policy=policy,
+        policy=editing,
         model=model or DEFAULT,
         tokens_only=tokens_only,
         max_turns=max_turns,
         fidelity_turns=fidelity_turns if fidelity else 0,
     )
-    chosen = parse_arms(arms)
-    parse(policy)
-    with command.Bar(limit) as bar:
+    with _interruptible(kept), command.Bar(limit) as bar:
         played = run_replay(
-            Workload(files, limit),
+            workload,
             config,
             Engines.load(config.model, tokens_only=tokens_only),
             arms=chosen,
-            keep=beside(json) if json else None,
+            keep=kept,
             resume=resume,
             jobs=jobs or command.cores(),
             progress=bar,
@@ -110,8 +122,35 @@ def replay(
 def _check(tokens_only: bool, fidelity: bool, resume: bool, json: Path | None) -> None:
     if tokens_only and fidelity:
         raise LeylineError("--fidelity needs the model's predictions; leave --tokens-only out")
-    if resume and json is None:
+    if resume and outputs.kept(json) is None:
         raise LeylineError("--resume goes on with the file beside --json OUT; name OUT")
+
+
+def _policy(text: str | None, arms: Sequence[Arm]) -> str:
+    """The policy's text; where no arm edits, none is needed."""
+    if text is not None:
+        parse(text)
+        return text
+    editing = [arm.value for arm in arms if arm.edits]
+    if editing:
+        raise PolicyError(
+            f"--policy is missing: it edits the runs in {', '.join(editing)}. Try --policy "
+            f"keep_last:n=5; installed: {', '.join(sorted(available()))}"
+        )
+    return "keep_all"
+
+
+@contextmanager
+def _interruptible(kept: Path | None) -> Iterator[None]:
+    """Says after Ctrl-C what became of the finished runs."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        what = f"finished runs are in {kept}: the same command with --resume goes on"
+        typer.echo(
+            f"leyline: stopped; {what if kept else 'nothing is kept without --json OUT'}", err=True
+        )
+        raise typer.Exit(130) from error
 
 
 @contextmanager
@@ -129,18 +168,22 @@ def demo(
     html: Annotated[Path, typer.Option("--html", help="Where to write the page with plots.")] = (
         Path("leyline-demo.html")
     ),
-    json: Annotated[
-        Path | None, typer.Option("--json", help="Write the figures here, for machines.")
-    ] = None,
+    json: Annotated[Path | None, typer.Option("--json", metavar="OUT", help=JSON)] = None,
 ) -> None:
-    """Replay a recorded agent run on a small real model: what an edit costs, spliced or not."""
+    """Replay a recorded agent run on a small real model: what an edit costs, spliced or not.
+
+    Example: `leyline demo --html page.html`
+
+    Takes two to three minutes, the first time longer: the model is fetched (98 MB). Prints one
+    table of tokens, one of times, what their columns mean, and two sentences that compare: how many
+    times sooner the first token came after an edit, and how many prompt tokens were computed.
+    """
+    outputs.check({"--json": json, "--html": html})
     with _serving():
         from leyline_evals.demo.command import INTRODUCTION
         from leyline_evals.demo.command import demo as run_demo
         from leyline_evals.replay import command
-    for path in (json, html):
-        command.writable(path)
-    typer.echo(INTRODUCTION)
+    typer.echo(INTRODUCTION, err=json == outputs.STDOUT)
     with command.Bar(1) as bar:
         played = run_demo(bar)
     command.finish(played, json, html, "Leyline demo")

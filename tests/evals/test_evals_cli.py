@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from leyline_agent.cli import main
+from leyline_evals.replay.arms import ALL_ARMS
 from leyline_evals.replay.report import ReplayReport
 
 POLICY = "truncate_older_than:n=2,max_chars=20"
@@ -94,6 +98,12 @@ def test_resuming(runs_file: Callable[..., Path], tiny_folder: Path, tmp_path: P
         (["--model", "no-such-model"], "no model 'no-such-model'"),
         (["--json", "nowhere/out.json"], "there is no folder"),
         (["--html", "nowhere/out.html"], "there is no folder"),
+        (["--json", "."], "--json .: a folder; name a file in it"),
+        (["--json", "--tokens-only"], "--json needs a file, not --tokens-only"),
+        (["--html", "-"], "--html needs a file, not -"),
+        (["--json", "same", "--html", "same"], "--html same would overwrite what --json writes"),
+        (["--resume", "--json", "-"], "--resume goes on with the file beside --json"),
+        (["--policy", ""], "empty policy in ''"),
     ],
 )
 def test_bad_options(
@@ -107,6 +117,92 @@ def test_bad_options(
     defaults = [w for name, value in given.items() if name not in options for w in (name, *value)]
     assert leyline("replay", runs_file(2), *defaults, *options) == 2
     assert said in capsys.readouterr().err
+
+
+def test_what_edits_nothing_needs_no_policy(
+    runs_file: Callable[..., Path], tiny_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = (runs_file(3), "--tokens-only", "--model", tiny_folder)
+    assert leyline("replay", *options, "--arms", "append_only") == 0
+    assert "append_only" in capsys.readouterr().out
+    assert leyline("replay", *options, "--arms", "append_only,forget,repair") == 2
+    said = capsys.readouterr().err
+    assert "--policy is missing: it edits the runs in forget, repair." in said
+    assert "installed: drop_failed_calls, keep_all, keep_last" in said
+
+
+def test_figures_on_standard_output_stand_alone(
+    runs_file: Callable[..., Path], tiny_folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--tokens-only", "--model", tiny_folder, "--json", "-", "-p", POLICY)
+    assert leyline("replay", runs_file(4), *options) == 0
+    out, err = capfd.readouterr()
+    assert list(ReplayReport.model_validate_json(out).arms) == list(ALL_ARMS)
+    assert "amortize" in err
+    assert not Path("-").exists()
+
+
+def test_a_recording_is_never_overwritten(
+    runs_file: Callable[..., Path], tiny_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = runs_file(2, name="out.runs.jsonl")
+    before = path.read_bytes()
+    options = ("-p", POLICY, "--tokens-only", "--model", tiny_folder)
+    for more in (("--json", path), ("--html", path), ("--json", path.with_name("out.json"))):
+        assert leyline("replay", path, *options, *more) == 2
+        assert "would overwrite the recording to be read" in capsys.readouterr().err
+    assert path.read_bytes() == before
+
+
+def test_a_file_that_is_not_there_is_told_before_anything_runs(
+    runs_file: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = (runs_file(2), tmp_path / "none.jsonl")
+    assert leyline("replay", *files, "-p", POLICY, "--model", "no-such-model") == 2
+    assert "none.jsonl: cannot be opened" in capsys.readouterr().err
+
+
+def test_broken_records_are_told_beside_the_figures(
+    runs_file: Callable[..., Path], tiny_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = runs_file(4)
+    with path.open("a") as file:
+        file.write('{"\\u001b]0;owned\\u0007": 1}\n')
+    assert leyline("replay", path, "-p", POLICY, "--tokens-only", "--model", tiny_folder) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "skipped 1 records" in out
+    assert "line 2: no reader recognises" in out
+    assert "\x1b" not in out
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_after_ctrl_c_the_same_command_goes_on(
+    runs_file: Callable[..., Path], tiny_folder: Path, tmp_path: Path, jobs: int
+) -> None:
+    runs, out, kept = 30, tmp_path / "out.json", tmp_path / "out.runs.jsonl"
+    options = ["-p", POLICY, "--tokens-only", "--model", tiny_folder, "--json", out]
+    code = "from leyline_agent.cli import main; main()"
+    command = [sys.executable, "-c", code, "replay", runs_file(*[8] * runs), *options]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        [*map(str, command), "--jobs", str(jobs)], stderr=pipe, text=True, start_new_session=True
+    ) as process:
+        while not kept.exists() or kept.read_text().count("\n") < 1 + 3 * len(ALL_ARMS):
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: workers get it, too
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert [line for line in err.splitlines() if line.startswith("leyline:")] == [
+        f"leyline: stopped; finished runs are in {kept}: the same command with --resume goes on"
+    ]
+    assert "Traceback" not in err
+    before = kept.read_text()
+    assert not out.exists()
+    assert leyline(*command[3:], "--resume") == 0
+    assert kept.read_text().startswith(before[: before.rindex("\n")])
+    assert kept.read_text().count("\n") == 1 + runs * len(ALL_ARMS)
+    assert len(json.loads(out.read_text())["runs"]) == runs
 
 
 @pytest.mark.parametrize("text", ["", "not json", '{"foo": 1}'])

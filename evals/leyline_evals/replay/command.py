@@ -11,10 +11,11 @@ from rich.console import Console
 
 from leyline_evals.replay import html, table
 from leyline_evals.replay.errors import ReplayError
+from leyline_evals.replay.outputs import STDOUT
 from leyline_evals.replay.runner import Played
 from leyline_evals.replay.workload import Run
 
-__all__ = ["Bar", "cores", "finish", "writable"]
+__all__ = ["Bar", "cores", "finish"]
 
 
 class Bar:
@@ -70,25 +71,18 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-def writable(path: Path | None) -> None:
-    """Fail now rather than after an hour, when `path` cannot be written.
-
-    Raises:
-        ReplayError: its folder is not there, or is a file.
-    """
-    if path is not None and not path.resolve().parent.is_dir():
-        raise ReplayError(f"{path}: there is no folder {path.resolve().parent}; make it first")
-
-
 def finish(played: Played, json: Path | None, page: Path | None, title: str) -> None:
-    """Write what was asked for and print the table."""
-    if json is not None:
-        _write(json, played.report.model_dump_json(indent=2) + "\n")
+    """Write what was asked for and print the table; beside figures on stdout it goes to stderr."""
+    figures = played.report.model_dump_json(indent=2)
+    if json == STDOUT:
+        print(figures, flush=True)
+    elif json is not None:
+        _write(json, figures + "\n")
     if page is not None:
         _write(page, html.page(played, title))
-    console = Console()
+    console = Console(stderr=json == STDOUT)
     table.show(played.report, console)
-    for what, path in (("figures", json), ("report", page)):
+    for what, path in (("figures", None if json == STDOUT else json), ("report", page)):
         if path is not None:
             console.print(f"{what}: {path}", highlight=False, soft_wrap=True, markup=False)
 

@@ -87,7 +87,7 @@ def replay(
         config: the policy, and how much of each run.
         engines: what serves them, loaded as `config` says.
         arms: at least one.
-        keep: a file that finished runs are written to (`store.beside`).
+        keep: a file that finished runs are written to (`outputs.beside`).
         resume: go on with what `keep` holds.
         jobs: processes, where only tokens are counted.
         progress: is told how far it is.

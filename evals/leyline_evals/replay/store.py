@@ -17,7 +17,7 @@ from leyline_evals.replay.errors import ReplayError
 from leyline_evals.replay.records import ArmRun, Config
 from leyline_evals.replay.workload import Run
 
-__all__ = ["Header", "Store", "beside"]
+__all__ = ["Header", "Store"]
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -30,11 +30,6 @@ class Header(BaseModel):
     format: Literal["leyline-replay-runs"] = "leyline-replay-runs"
     version: Literal[1] = 1
     config: Config
-
-
-def beside(report: Path) -> Path:
-    """Where the runs of a report are kept: `out.json` has them in `out.runs.jsonl`."""
-    return report.with_suffix(".runs.jsonl")
 
 
 class Store:

@@ -9,6 +9,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from leyline_agent.cli.text import printable
 from leyline_evals.replay import words
 from leyline_evals.replay.arms import Arm
 from leyline_evals.replay.report import ArmFigures, FidelityFigures, ReplayReport, Spread
@@ -114,7 +115,9 @@ def _skipped(report: ReplayReport) -> list[RenderableType]:
     if not report.skipped:
         return []
     lines = [Text(f"skipped {len(report.skipped)} records:", style="yellow")]
-    lines += [Text(f"  {one.reason}", style="yellow") for one in report.skipped[:SKIPPED_SHOWN]]
+    lines += [
+        Text(f"  {printable(one.reason)}", style="yellow") for one in report.skipped[:SKIPPED_SHOWN]
+    ]
     if len(report.skipped) > SKIPPED_SHOWN:
         lines.append(Text("  ... all of them are in the JSON", style="yellow"))
     return list(lines)

@@ -10,6 +10,7 @@ from pathlib import Path
 from leyline_agent.errors import TrajectoryError
 from leyline_agent.message import Message
 from leyline_agent.readers import Recording, read
+from leyline_agent.readers.source import open_bytes
 
 __all__ = ["Run", "Skipped", "Workload"]
 
@@ -72,7 +73,14 @@ class Workload:
     limit: int | None = None
     skipped: list[Skipped] = field(default_factory=list)
 
+    def check(self) -> None:
+        """Raise TrajectoryError when a file cannot be opened: now, not when its turn comes."""
+        for file in self.files:
+            with open_bytes(file):
+                pass
+
     def __iter__(self) -> Iterator[Run]:
+        self.check()
         self.skipped.clear()
         left = self.limit
         found = False
@@ -91,10 +99,13 @@ class Workload:
         def skip(error: TrajectoryError) -> None:
             self.skipped.append(Skipped(str(file), str(error)))
 
-        for number, recording in enumerate(read(file, on_error=skip)):
-            run = Run(str(file), number, recording)
-            if run.turns:
-                yield run
-            else:
-                reason = f"{recording.id}: no model call in it"
-                self.skipped.append(Skipped(str(file), reason))
+        try:
+            for number, recording in enumerate(read(file, on_error=skip)):
+                run = Run(str(file), number, recording)
+                if run.turns:
+                    yield run
+                else:
+                    reason = f"{recording.id}: no model call in it"
+                    self.skipped.append(Skipped(str(file), reason))
+        except TrajectoryError as error:  # nothing of the rest can be read
+            skip(error)

@@ -10,8 +10,9 @@ import pytest
 from leyline_agent.readers import Recording
 from leyline_evals.replay.arms import Arm
 from leyline_evals.replay.errors import ReplayError
+from leyline_evals.replay.outputs import beside
 from leyline_evals.replay.records import ArmRun, Config, Ended, FidelityRow, TurnRow
-from leyline_evals.replay.store import Store, beside
+from leyline_evals.replay.store import Store
 from leyline_evals.replay.workload import Run
 
 CONFIG = Config(policy="keep_all", model="tiny")

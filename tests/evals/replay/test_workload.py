@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import random
 from collections.abc import Callable
 from pathlib import Path
 
@@ -64,6 +65,28 @@ def test_gzip_is_read(runs_file: Callable[..., Path], tmp_path: Path) -> None:
     zipped = tmp_path / "runs.jsonl.gz"
     zipped.write_bytes(gzip.compress(runs_file(2, 3).read_bytes()))
     assert len(list(Workload([zipped]))) == 2
+
+
+def test_a_file_that_ends_early_gives_what_came_before(
+    runs_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    text = runs_file(2, 3).read_bytes() + random.Random(1).randbytes(50_000).hex().encode()
+    cut = tmp_path / "cut.jsonl.gz"
+    cut.write_bytes(gzip.compress(text)[:30_000])
+    empty = tmp_path / "empty.jsonl"
+    empty.touch()
+    workload = Workload([cut, empty, runs_file(4, name="more.jsonl")])
+    assert [run.id for run in workload] == ["run 2", "run 3", "run 4"]
+    assert [one.where for one in workload.skipped] == [str(cut), str(empty)]
+    assert "truncated gzip" in workload.skipped[0].reason
+
+
+def test_a_file_that_cannot_be_opened_stops_all(
+    runs_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    for path, said in ((tmp_path / "none", "cannot be opened"), (tmp_path, "a folder")):
+        with pytest.raises(TrajectoryError, match=said):
+            next(iter(Workload([runs_file(2), path])))
 
 
 @pytest.mark.parametrize(
