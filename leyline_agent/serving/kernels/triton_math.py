@@ -49,5 +49,5 @@ def dot(a: Tile, b: Tile, acc: Tile = None) -> Tile:
 
 @triton.jit
 def rotate(left: Tile, right: Tile, cos: Tile, sin: Tile) -> Tile:
-    """The pairs (left, right) turned by the angle of `cos` and `sin`, all float32."""
+    """The pairs (left, right) turned by the angle of `cos` and `sin`; all of one type."""
     return left * cos - right * sin, right * cos + left * sin

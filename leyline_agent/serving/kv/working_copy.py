@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 
 from leyline_agent.errors import EngineError
+from leyline_agent.serving.kernels.checks import Slots
+from leyline_agent.serving.kernels.rope_shift import plan_shift, rope_shift
 from leyline_agent.serving.kv.sequence import Segment
 from leyline_agent.serving.kv.slots import SlotPool
 from leyline_agent.serving.kv.store import KVStore
@@ -81,9 +83,7 @@ class WorkingCopy:
             self._grow(length + _HEADROOM, valid)
         self._held = wanted[:, :valid]  # should gathering fail, nothing stale is taken for good
         if valid < length:
-            self._gather(
-                torch.from_numpy(wanted[0, valid:]), torch.from_numpy(wanted[1, valid:]), valid
-            )
+            self._gather(wanted[0, valid:], wanted[1, valid:], valid)
         self._held = wanted
         return length - valid
 
@@ -98,29 +98,30 @@ class WorkingCopy:
                 new[:valid] = kept[:valid]
         self.keys, self.values, self.capacity = keys, values, capacity
 
-    def _gather(self, slots: Tensor, offsets: Tensor, at: int) -> None:
+    def _gather(self, slots: Slots, offsets: Slots, at: int) -> None:
         """Copy `slots` [n] to rows at.., their keys rotated by `offsets` [n]."""
         end = at + len(slots)
+        index = torch.from_numpy(slots).to(self.store.device)
         for layer, shape in enumerate(self.store.layers):
             if not shape.latent:  # else they come with the keys
                 values = self.store.values[layer]
-                torch.index_select(values, 0, slots, out=self.values[layer][at:end])
-        moved = offsets.nonzero()
+                torch.index_select(values, 0, index, out=self.values[layer][at:end])
+        moved = offsets.nonzero()[0]
         # From the first token that moved on, all are rotated: a turn by 0 changes nothing.
         still = int(moved[0]) if len(moved) else len(slots)
         for store, copy in zip(self.store.keys, self.keys, strict=True):
-            torch.index_select(store, 0, slots[:still], out=copy[at : at + still])
+            torch.index_select(store, 0, index[:still], out=copy[at : at + still])
         if still == len(slots):
             return
         if self.rope is None:
             raise EngineError(
                 "a segment stands where its keys were not rotated, and no rope moves it"
             )
-        distinct, index = torch.unique(offsets[still:], return_inverse=True)
-        cos, sin = (table[index][:, None] for table in self.rope.tables(distinct))
+        shift = plan_shift(
+            slots[still:], None, offsets[still:], self.rope, self.store.dtype, self.store.device
+        )
         for store, copy in zip(self.store.keys, self.keys, strict=True):
-            keys = store.index_select(0, slots[still:])
-            copy[at + still : end] = self.rope.rotate(keys, cos, sin)
+            rope_shift(store, copy[at + still : end], shift)
 
 
 def _common_length(left: Described, right: Described) -> int:

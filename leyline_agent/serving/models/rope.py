@@ -37,24 +37,24 @@ class RopeSpec:
         """How many leading dimensions of a head are rotated."""
         return 2 * self.inv_freq.numel()
 
-    def tables(self, deltas: Tensor) -> tuple[Tensor, Tensor]:
-        """Float32 cosines and signed sines [n, rotary_dim] of integer `deltas` [n].
+    def tables(self, deltas: Tensor, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+        """Cosines and signed sines [n, rotary_dim] of integer `deltas` [n], rounded to `dtype`.
 
         Laid out so that a rotation is x * cos + swap(x) * sin, swap exchanging paired entries.
         """
         angles = deltas.to(torch.float64)[:, None] * self.inv_freq[None, :]
-        cos, sin = angles.cos().to(torch.float32), angles.sin().to(torch.float32)
+        cos, sin = angles.cos().to(dtype), angles.sin().to(dtype)
         if self.pairing == "half":
             return torch.cat((cos, cos), -1), torch.cat((-sin, sin), -1)
         return cos.repeat_interleave(2, -1), torch.stack((-sin, sin), -1).flatten(-2)
 
     def rotate(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        """`x` [..., head_dim] rotated in float32, in x's dtype.
+        """`x` [..., head_dim] rotated in the tables' dtype, in x's own.
 
         `cos` and `sin` are rows of `tables`; they broadcast against [..., rotary_dim].
         """
         dim = self.rotary_dim
-        wide = x[..., :dim].to(torch.float32)
+        wide = x[..., :dim].to(cos.dtype)
         rotated = wide * cos
         if self.pairing == "half":
             half = dim // 2
