@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 
 from leyline_agent.edit import Edit
-from leyline_agent.message import Message, digest
+from leyline_agent.message import Message, calls, digest
 
 __all__ = ["differences"]
 
@@ -39,5 +39,5 @@ def _ranges(
 
 def _seat(message: Message) -> tuple[str, str, tuple[str, ...]]:
     """What a message keeps when its text changes: role, the call it answers, the calls it makes."""
-    calls = tuple(str(call.get("id")) for call in message.get("tool_calls") or ())
-    return str(message.get("role")), str(message.get("tool_call_id")), calls
+    made = tuple(str(call.get("id")) for call in calls(message))
+    return str(message.get("role")), str(message.get("tool_call_id")), made

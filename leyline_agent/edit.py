@@ -19,7 +19,7 @@ from leyline_agent.errors import (
     OverlappingSpans,
     PinnedMessage,
 )
-from leyline_agent.message import Message
+from leyline_agent.message import Message, calls
 
 __all__ = ["Edit", "Protected", "apply", "check", "protected_indices", "sift"]
 
@@ -242,7 +242,4 @@ def _loose_ends(messages: Sequence[Message]) -> Counter[tuple[str, str]]:
 
 
 def _call_ids(message: Message) -> list[str]:
-    calls = message.get("tool_calls")
-    if calls:
-        return [str(call.get("id") or "") for call in calls]
-    return [""] if message.get("function_call") else []
+    return [str(call.get("id") or "") for call in calls(message)]

@@ -12,7 +12,17 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-__all__ = ["Message", "canonical", "copy", "digest", "same", "text", "view_digest"]
+__all__ = [
+    "Message",
+    "called",
+    "calls",
+    "canonical",
+    "copy",
+    "digest",
+    "same",
+    "text",
+    "view_digest",
+]
 
 Message = dict[str, Any]
 
@@ -30,7 +40,7 @@ def canonical(message: Mapping[str, Any]) -> Message:
             continue
         if key == "content":
             value = _canonical_content(value)
-        elif key == "tool_calls":
+        elif key == "tool_calls" and isinstance(value, list | tuple):
             value = [_canonical_call(call) for call in value]
         result[key] = value
     if result.get("content") == "" and "tool_calls" in result:
@@ -55,13 +65,11 @@ def _canonical_part(part: Any) -> Any:
     return part
 
 
-def _canonical_call(call: Mapping[str, Any]) -> dict[str, Any]:
-    function = call.get("function") or {}
-    return {
-        "id": call.get("id"),
-        "name": function.get("name"),
-        "arguments": function.get("arguments"),
-    }
+def _canonical_call(call: Any) -> Any:
+    if not isinstance(call, Mapping):
+        return call
+    name, arguments = called(call)
+    return {"id": call.get("id"), "name": name, "arguments": arguments}
 
 
 def digest(message: Mapping[str, Any]) -> str:
@@ -91,6 +99,26 @@ def _copy_value(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_copy_value(item) for item in value]
     return value
+
+
+def calls(message: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The tool calls of a message, `function_call` of old included; what is no call is left out."""
+    found = message.get("tool_calls")
+    made = [c for c in found if isinstance(c, Mapping)] if isinstance(found, list | tuple) else []
+    if not made and isinstance(message.get("function_call"), Mapping):
+        return [{"function": message["function_call"]}]
+    return made
+
+
+def called(call: Mapping[str, Any]) -> tuple[Any, Any]:
+    """The name and the arguments of one tool call; None where there are none."""
+    function = call.get("function")
+    if isinstance(function, Mapping):
+        return function.get("name"), function.get("arguments")
+    custom = call.get("custom")  # OpenAI's calls of tools that take plain text.
+    if isinstance(custom, Mapping):
+        return custom.get("name"), {"input": custom.get("input")}
+    return None, None
 
 
 def text(message: Mapping[str, Any]) -> str:

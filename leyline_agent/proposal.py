@@ -17,6 +17,7 @@ from leyline_agent.adapter import Capabilities, WireEdit
 from leyline_agent.directive import Mode, strongest
 from leyline_agent.edit import Edit, sift
 from leyline_agent.errors import EditError, LeylineError, PolicyLoop, UnsupportedMode
+from leyline_agent.oddity import Oddity, oddities
 from leyline_agent.policy import Pipeline, Policy
 from leyline_agent.receipt import Reason
 from leyline_agent.trajectory import Trajectory
@@ -140,8 +141,19 @@ class Proposer:
         self._told: set[tuple[str, str]] = set()
         self._warned: set[str] = set()
 
-    def propose(self, view: View, trajectory: Trajectory, declared: Sequence[Edit]) -> Proposal:
-        """The edits taken on `view` this turn; `declared` are the harness's own, served first."""
+    def propose(
+        self, view: View, trajectory: Trajectory, declared: Sequence[Edit], kept: int = 0
+    ) -> Proposal:
+        """The edits taken on `view` this turn.
+
+        Args:
+            view: what is edited.
+            trajectory: the same, as policies see it.
+            declared: the harness's own edits, served first.
+            kept: how many messages of the history earlier turns have had.
+        """
+        for odd in oddities(trajectory.original, kept):
+            self._tell(("", odd.kind), odd)
         started = time.perf_counter()
         faults: list[Skipped] = []
         batch = list(declared)
@@ -153,7 +165,7 @@ class Proposer:
             pinned = any(index in trajectory.pinned for index in range(edit.start, edit.end))
             (asked_for if pinned else faults).append(_skipped(edit, error))
         for note in (*faults, *asked_for):
-            self._tell(note)
+            self._tell((note.policy, note.kind), note)
         warnings = tuple(str(note) for note in faults if self._is_first(note))
         skipped = (*faults, *asked_for)
         return Proposal(accepted, skipped, warnings, time.perf_counter() - started)
@@ -207,10 +219,10 @@ class Proposer:
         mode, reason = mode_for(edit.effective_mode(), self._floor, self._capabilities)
         return [Accepted(edit, records, mode, reason)]
 
-    def _tell(self, note: Skipped) -> None:
-        """Log at warning level once; a policy that errs every turn shall not flood the log."""
-        level = logging.DEBUG if (note.policy, note.kind) in self._told else logging.WARNING
-        self._told.add((note.policy, note.kind))
+    def _tell(self, key: tuple[str, str], note: Skipped | Oddity) -> None:
+        """Log at warning level once; what goes wrong every turn shall not flood the log."""
+        level = logging.DEBUG if key in self._told else logging.WARNING
+        self._told.add(key)
         logger.log(level, "%s", note)
 
     def _is_first(self, note: Skipped) -> bool:

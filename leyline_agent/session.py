@@ -29,6 +29,7 @@ from leyline_agent.edit import Edit
 from leyline_agent.errors import AdapterError, InvalidSpan, StaleSession, TrajectoryError
 from leyline_agent.journal import Journal
 from leyline_agent.message import Message, copy, view_digest
+from leyline_agent.oddity import Oddity, oddities
 from leyline_agent.policy import PolicyLike, as_policy
 from leyline_agent.proposal import HARNESS, Proposer, Skipped
 from leyline_agent.receipt import Receipt
@@ -204,7 +205,7 @@ class Session:
         draft = branch.draft(self._state.beginning, self._state.heads, incoming, self._record)
         trajectory = self._trajectory(draft, tools)
         declared, self._declared = self._declared, []
-        proposal = self._proposer.propose(draft.view, trajectory, declared)
+        proposal = self._proposer.propose(draft.view, trajectory, declared, draft.kept)
         self._skipped.extend(proposal.skipped)
         self._counts["skipped"] += len(proposal.skipped)
         self._counts["policy_ms"] += proposal.seconds * 1e3
@@ -376,6 +377,11 @@ class Session:
     def skipped(self) -> tuple[Skipped, ...]:
         """The last policies and edits that were not taken, and why."""
         return tuple(self._skipped)
+
+    @property
+    def oddities(self) -> tuple[Oddity, ...]:
+        """Messages of the newest history that policies can make little or nothing of, and why."""
+        return tuple(oddities(self._state.newest.whole))
 
     def shared(self, messages: Sequence[Any]) -> int:
         """How many leading messages of some branch's history `messages` repeats."""

@@ -17,6 +17,7 @@ from leyline_agent import message as message_module
 from leyline_agent.directive import Mode
 from leyline_agent.edit import Edit
 from leyline_agent.message import Message
+from leyline_agent.oddity import Oddity, oddities
 
 __all__ = ["Observations", "ToolCall", "ToolResult", "Trajectory"]
 
@@ -155,6 +156,11 @@ class Trajectory:
             answered.add(record.result.call)
         return ()
 
+    @cached_property
+    def oddities(self) -> tuple[Oddity, ...]:
+        """Messages of the history that policies can make little or nothing of, and why."""
+        return tuple(oddities(self.original))
+
     def results_of(self, call: ToolCall) -> tuple[ToolResult, ...]:
         """The results that answer `call`."""
         return tuple(r for r in self.tool_results if r.call == call)
@@ -259,23 +265,15 @@ def _parse(
 
 
 def _calls(message: Message, index: int, observations: Observations) -> tuple[ToolCall, ...]:
-    raw = list(message.get("tool_calls") or ())
-    if not raw and message.get("function_call"):
-        raw = [{"function": message["function_call"]}]
-    calls = tuple(
-        ToolCall(
-            index=index,
-            id=str(call.get("id") or ""),
-            name=str((call.get("function") or {}).get("name") or ""),
-            raw_arguments=(call.get("function") or {}).get("arguments"),
-            position=position,
-        )
-        for position, call in enumerate(raw)
-    )
+    calls = []
+    for position, call in enumerate(message_module.calls(message)):
+        name, arguments = message_module.called(call)
+        call_id = str(call.get("id") or "")
+        calls.append(ToolCall(index, call_id, str(name or ""), arguments, position))
     if not calls and observations == "user":
         text = {"text": message_module.text(message)}
         return (ToolCall(index=index, id="", name="", raw_arguments=text),)
-    return calls
+    return tuple(calls)
 
 
 def _answered_call(message: Message, before: Sequence[_Record]) -> ToolCall | None:
@@ -298,7 +296,6 @@ def _answered_call(message: Message, before: Sequence[_Record]) -> ToolCall | No
 
 def _chars(message: Message) -> int:
     size = len(message_module.text(message))
-    for call in message.get("tool_calls") or ():
-        function = call.get("function") or {}
-        size += len(str(function.get("name") or "")) + len(str(function.get("arguments") or ""))
+    for call in message_module.calls(message):
+        size += sum(len(str(part or "")) for part in message_module.called(call))
     return size

@@ -19,7 +19,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from leyline_agent.edit import Edit
-from leyline_agent.message import Message, canonical, copy, digest
+from leyline_agent.message import Message, called, calls, canonical, copy, digest
 
 __all__ = ["Cut", "Piece", "Record", "View", "common", "record", "restored", "tombstone"]
 
@@ -68,13 +68,13 @@ def tombstone(original: Record) -> Record:
         if kept.get(key) is not None:
             message[key] = kept[key]
     if kept.get("tool_calls"):
-        message["tool_calls"] = [_tombstone_call(call) for call in kept["tool_calls"]]
+        message["tool_calls"] = [_tombstone_call(call) for call in calls(kept)]
     message[TOMBSTONE_FIELD] = original.digest
     return original._replace(message=message, redacted=True)
 
 
 def _tombstone_call(call: Mapping[str, Any]) -> dict[str, Any]:
-    name = (call.get("function") or {}).get("name")
+    name, _ = called(call)
     return {
         "id": call.get("id"),
         "type": "function",
