@@ -70,33 +70,39 @@ def rope_shift_kernel(
         at = ROTARY + tl.arange(0, BLOCK_REST)
         in_rest = real[:, None] & (at < ROTARY + REST)[None, :]
         rest = tl.load(src[:, None] + at[None, :], mask=in_rest)
-    pair = tl.arange(0, BLOCK)
-    mask = real[:, None] & (pair < ROTARY // 2)[None, :]
-    # The tables are laid out for whole rows; a pair takes its cosine from the first of the two,
-    # its sine from the second, where it is not negated.
-    first, second = pair, pair + ROTARY // 2
-    if INTERLEAVED:
-        first, second = 2 * pair, 2 * pair + 1
     wide = cos.dtype.element_ty
     table = tl.load(turn + token, mask=real, other=0)[:, None] * ROTARY
-    c = tl.load(cos + table + first[None, :], mask=mask, other=1.0)
-    s = tl.load(sin + table + second[None, :], mask=mask, other=0.0)
+    # The tables are laid out for whole rows. A pair takes its cosine from the first of the two,
+    # its sine from the second, where it is not negated.
     if INTERLEAVED:
-        # Whole rows in one piece; loads two elements apart would not be.
-        whole = tl.arange(0, 2 * BLOCK)
-        in_whole = real[:, None] & (whole < ROTARY)[None, :]
-        x = tl.load(src[:, None] + whole[None, :], mask=in_whole, other=0.0).to(wide)
-        left, right = tl.split(tl.reshape(x, (ROWS, BLOCK, 2)))
+        # In one piece and split in registers; loads two elements apart would be slow.
+        at_pair = tl.arange(0, 2 * BLOCK)[None, :]
+        mask = real[:, None] & (at_pair < ROTARY)
+        x = tl.load(src[:, None] + at_pair, mask=mask, other=0.0).to(wide)
+        c, _ = _split(tl.load(cos + table + at_pair, mask=mask, other=1.0), ROWS, BLOCK)
+        _, s = _split(tl.load(sin + table + at_pair, mask=mask, other=0.0), ROWS, BLOCK)
+        left, right = _split(x, ROWS, BLOCK)
         left, right = rotate(left, right, c, s)
         y = tl.reshape(tl.join(left, right), (ROWS, 2 * BLOCK))
         tl.debug_barrier()
-        tl.store(dst[:, None] + whole[None, :], cast(y, out.dtype.element_ty), mask=in_whole)
+        tl.store(dst[:, None] + at_pair, cast(y, out.dtype.element_ty), mask=mask)
     else:
-        left = tl.load(src[:, None] + first[None, :], mask=mask, other=0.0).to(wide)
-        right = tl.load(src[:, None] + second[None, :], mask=mask, other=0.0).to(wide)
+        first = tl.arange(0, BLOCK)[None, :]
+        second = first + ROTARY // 2
+        mask = real[:, None] & (first < ROTARY // 2)
+        left = tl.load(src[:, None] + first, mask=mask, other=0.0).to(wide)
+        right = tl.load(src[:, None] + second, mask=mask, other=0.0).to(wide)
+        c = tl.load(cos + table + first, mask=mask, other=1.0)
+        s = tl.load(sin + table + second, mask=mask, other=0.0)
         left, right = rotate(left, right, c, s)
         tl.debug_barrier()
-        tl.store(dst[:, None] + first[None, :], cast(left, out.dtype.element_ty), mask=mask)
-        tl.store(dst[:, None] + second[None, :], cast(right, out.dtype.element_ty), mask=mask)
+        tl.store(dst[:, None] + first, cast(left, out.dtype.element_ty), mask=mask)
+        tl.store(dst[:, None] + second, cast(right, out.dtype.element_ty), mask=mask)
     if REST > 0:
         tl.store(dst[:, None] + at[None, :], rest, mask=in_rest)
+
+
+@triton.jit
+def _split(x: Tile, ROWS: tl.constexpr, PAIRS: tl.constexpr) -> Tile:
+    """The first and the second of each pair of neighbours."""
+    return tl.split(tl.reshape(x, (ROWS, PAIRS, 2)))

@@ -196,6 +196,20 @@ def test_strides_of_a_cut_out(device):
     assert ulps(out, *exact(keys, rope, deltas)) <= 1
 
 
+def test_keys_of_more_than_2_to_the_31_elements(device):
+    """Memory is reserved and, but for three rows each, never touched."""
+    last, rope = 2**31 // 64, make_rope(64)
+    keys = torch.empty((last + 40, 1, 64), dtype=torch.bfloat16, device=device)
+    source, target = np.array([last + 9, 2, last - 1]), np.array([last - 1, last + 30, 7])
+    keys[source] = make_keys(3, 1, 64, torch.bfloat16, device)
+    before, deltas = keys[source], np.array([4, -5, 6])
+    rope_shift(keys, keys, plan_shift(source, target, deltas, rope, keys.dtype, device))
+    assert ulps(keys[target], *exact(before, rope, deltas)) <= 1
+    out = torch.empty_like(keys)
+    rope_shift(keys, out, plan_shift(target, source, -deltas, rope, keys.dtype, device))
+    assert ulps(out[source], *exact(keys[target], rope, -deltas)) <= 1
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
