@@ -151,7 +151,8 @@ def _diff_each(
     unchanged: list[int] = []
     current, view = unedited, list(messages)
     overlapping = False
-    order = sorted(range(len(edits)), key=lambda i: edits[i].start, reverse=True)
+    # From the right, so that places hold: what is inserted at a span's start goes in behind it.
+    order = sorted(range(len(edits)), key=lambda i: (edits[i].start, edits[i].end), reverse=True)
     for number, index in enumerate(order, 1):
         if edited is not None and number == len(order):
             after = list(edited)

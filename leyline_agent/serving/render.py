@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import Any
 
 from leyline_agent import message as message_module
-from leyline_agent.errors import InvalidRequest
+from leyline_agent.errors import ContextOverflow, InvalidRequest
 from leyline_agent.message import Message
 from leyline_agent.serving.local_template import LocalChat, is_local
 from leyline_agent.serving.tool_calls import forget_calls, native_messages, plain_messages
@@ -93,6 +93,29 @@ class ChatRenderer:
         self.tools_native = self._probe_tools()
         self.stop_ids = self._find_stop_ids()
         self._local = self._find_local()
+        self._most_chars: int | None = None
+
+    def limit(self, num_tokens: int) -> None:
+        """From now on `check_size` refuses what no tokens of that number can say."""
+        longest = self._longest_token()
+        self._most_chars = None if longest is None else num_tokens * longest
+
+    def check_size(self, messages: Sequence[Message]) -> None:
+        """Refuse messages far too long, before time is spent on reading them.
+
+        Replies do not count: a template may leave parts of them out.
+
+        Raises:
+            ContextOverflow: their characters are more than the longest tokens could say.
+        """
+        if self._most_chars is None:
+            return
+        size = sum(len(message_module.text(m)) for m in messages if not _is_reply(m))
+        if size > self._most_chars:
+            raise ContextOverflow(
+                f"{size} characters are more than the model's context can hold, whatever they are "
+                f"(at most {self._most_chars}); shorten the conversation, or let a policy do it"
+            )
 
     def text(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()) -> str:
         """The prompt as text, ending with the generation prompt.
@@ -240,6 +263,13 @@ class ChatRenderer:
         whole = tokenizer.encode(f"{marker}word{marker} word", add_special_tokens=False)
         parts = [tokenizer.encode(p, add_special_tokens=False) for p in (marker, "word", " word")]
         return bool(whole == [*parts[0], *parts[1], *parts[0], *parts[2]])
+
+    def _longest_token(self) -> int | None:
+        """Characters of the longest token; None where a token may stand for any number of them."""
+        backend = getattr(self.tokenizer, "backend_tokenizer", None)
+        if backend is None or backend.normalizer is not None or backend.model.unk_token is not None:
+            return None
+        return max(map(len, self.tokenizer.get_vocab()))
 
     def _encode_piece(self, piece: str) -> tuple[int, ...]:
         return tuple(self.tokenizer.encode(piece, add_special_tokens=False))

@@ -56,7 +56,9 @@ def plan_chat(
 
     Raises:
         StaleSession: another commit has the version's number.
+        ContextOverflow: the messages are far too long.
     """
+    chat.check_size(messages)
     if session is None or commit is None:
         return Turn(Prompt(chat.render(messages, tools), tenant))
     tokens = SessionRenderer(chat, session.replies).render(messages, tools)

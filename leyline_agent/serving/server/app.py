@@ -19,6 +19,7 @@ __all__ = ["create_app"]
 def create_app(service: ChatService) -> FastAPI:
     """The HTTP application over a chat service: OpenAI's endpoints and Leyline's own."""
     desk = Desk(service)
+    service.chat.limit(service.engine.max_len)  # nobody waits for a request that cannot be served
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from leyline_agent.errors import EngineError
+from leyline_agent.errors import ContextOverflow, EngineError
 from leyline_agent.serving.render import ChatRenderer, Replies, SessionRenderer, well_formed
 
 # Written after the Hermes format: tools in the system message, calls and results in tags.
@@ -297,3 +297,23 @@ def test_a_message_cannot_pretend_to_be_a_reply(chat, tokenizer):
     for content in ("\ue000reply\ue001", "\ue000:0\ue001", "\ue0000\ue001"):
         view = [TASK, {"role": "user", "content": content}]
         assert chat.render(view, (), replies) == encoded(tokenizer, chat.text(view))
+
+
+def test_what_no_number_of_tokens_can_say_is_refused_before_it_is_read(tokenizer):
+    chat = ChatRenderer(tokenizer)
+    chat.check_size([{"role": "user", "content": "x" * 100_000}])  # no limit yet
+    longest = max(map(len, tokenizer.get_vocab()))
+    chat.limit(10)
+    fits = {"role": "tool", "content": [{"type": "text", "text": "x" * 10 * longest}]}
+    chat.check_size([fits, {"role": "assistant", "content": "y" * 100_000}])
+    with pytest.raises(ContextOverflow, match=f"{10 * longest + 1} characters are more"):
+        chat.check_size([fits, {"role": "user", "content": "x"}])
+
+
+def test_where_a_token_may_stand_for_any_text_nothing_is_refused(tokenizer):
+    from tokenizers import normalizers
+
+    chat = ChatRenderer(copy.deepcopy(tokenizer))
+    chat.tokenizer.backend_tokenizer.normalizer = normalizers.Strip()
+    chat.limit(10)
+    chat.check_size([{"role": "user", "content": " " * 100_000}])

@@ -203,6 +203,18 @@ def test_an_edit_that_reaches_into_what_is_new_is_undeclared(counted):
     )
 
 
+def test_an_insertion_where_another_edit_begins_is_not_edited_itself(counted):
+    one = counted()
+    one.turn(user(lines(20)), reply="r")
+    one.turn(user(lines(20, 1)), reply="r")
+    view = one.view
+    edits = [Edit(2, 2, (user("a note"),), Mode.AMORTIZE), Edit(2, 4, (), Mode.AMORTIZE)]
+    ahead = one.edit_ahead(*edits)
+    assert one.view == [*view[:2], user("a note"), *view[4:]]
+    assert one.sequence.tokens == one.service.chat.render(one.view)[: ahead.prompt]
+    assert one.turn(user("next"))[0].edits == ()
+
+
 def test_inserting_a_message(counted):
     one = counted()
     one.turn(user(lines(20)), reply="r")

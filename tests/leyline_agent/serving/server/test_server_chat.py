@@ -262,6 +262,17 @@ async def test_a_prompt_over_the_context(client: httpx.AsyncClient, stream: bool
     assert (await client.post(URL, json=chat())).status_code == 200
 
 
+async def test_a_huge_body_is_refused_unread(client: httpx.AsyncClient) -> None:
+    """Reading 10 MB takes the tokenizer 20 s, in which nobody else would be served."""
+    huge = "word and more " * 750_000
+    bodies = {URL: chat(messages=[{"role": "user", "content": huge}])}
+    bodies["/v1/completions"] = {"prompt": huge}
+    for url, body in bodies.items():
+        error = (await client.post(url, json=body)).json()["error"]
+        assert error["code"] == "context_length_exceeded"
+        assert error["message"].startswith("10500000 characters are more")
+
+
 async def test_messages_the_template_refuses(tiny_engine: Engine, tiny_model: LoadedModel) -> None:
     tokenizer = copy.deepcopy(tiny_model.tokenizer)
     refusing = "{% if 'secret' in messages[-1].content %}{{ raise_exception('no') }}{% endif %}"
