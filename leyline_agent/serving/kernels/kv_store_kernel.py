@@ -12,9 +12,17 @@ from torch import Tensor
 
 from leyline_agent.serving.kernels.triton_math import Tile
 
-__all__ = ["kv_store_kernel", "launch"]
+__all__ = ["constants", "kv_store_kernel", "launch"]
 
 _TILE = 4096  # elements a program moves: 32 a thread
+
+
+def constants(heads: int, dim: int, dim_v: int) -> dict[str, int]:
+    """The kernel's compile-time arguments."""
+    block_d, block_v = triton.next_power_of_2(dim), triton.next_power_of_2(dim_v)
+    rows = max(1, _TILE // max(block_d, block_v))
+    sizes = {"HEADS": heads, "D": dim, "D_V": dim_v}
+    return sizes | {"ROWS": rows, "BLOCK_D": block_d, "BLOCK_V": block_v}
 
 
 def launch(
@@ -22,18 +30,16 @@ def launch(
 ) -> None:
     """Run the kernel; `kv_store` has checked the arguments."""
     heads, total, dim = key.shape
-    dim_v = dim if value is None else value.shape[-1]
-    block_d, block_v = triton.next_power_of_2(dim), triton.next_power_of_2(dim_v)
-    rows = max(1, _TILE // max(block_d, block_v))
     strides = (*keys.stride()[:2], *key.stride()[:2])
+    strides_v: tuple[int, ...] = (0, 0, 0, 0)
+    dim_v = dim
     if values is not None and value is not None:
         strides_v = (*values.stride()[:2], *value.stride()[:2])
-    else:
-        strides_v = (0, 0, 0, 0)
-    kv_store_kernel[(triton.cdiv(total * heads, rows),)](
-        keys, values, key, value, slots, total * heads, *strides, *strides_v,
-        HEADS=heads, D=dim, D_V=dim_v, ROWS=rows, BLOCK_D=block_d, BLOCK_V=block_v,
-    )  # fmt: skip
+        dim_v = value.shape[-1]
+    sizes = constants(heads, dim, dim_v)
+    num_rows = total * heads
+    grid = (triton.cdiv(num_rows, sizes["ROWS"]),)
+    kv_store_kernel[grid](keys, values, key, value, slots, num_rows, *strides, *strides_v, **sizes)
 
 
 @triton.jit

@@ -14,26 +14,41 @@ from torch import Tensor
 from leyline_agent.serving.kernels.rope_shift import Shift
 from leyline_agent.serving.kernels.triton_math import Tile, cast, rotate
 
-__all__ = ["launch", "rope_shift_kernel"]
+__all__ = ["constants", "launch", "rope_shift_kernel"]
 
 _TILE = 2048  # pairs a program rotates: 16 a thread
+
+
+def constants(heads: int, rotary: int, rest: int, *, interleaved: bool) -> dict[str, int]:
+    """The kernel's compile-time arguments; `rest` dimensions are copied behind the rotary ones."""
+    block, block_rest = triton.next_power_of_2(rotary // 2), triton.next_power_of_2(rest)
+    rows = max(1, _TILE // max(block, block_rest // 2))
+    sizes = {"HEADS": heads, "ROTARY": rotary, "REST": rest}
+    blocks = {"ROWS": rows, "BLOCK": block, "BLOCK_REST": block_rest}
+    return sizes | blocks | {"INTERLEAVED": interleaved}
 
 
 def launch(
     keys: Tensor, out: Tensor, shift: Shift, target: Tensor | None, *, copy_rest: bool
 ) -> None:
     """Run the kernel; `rope_shift` has checked the arguments."""
-    num, (heads, dim) = len(shift.source), keys.shape[1:]
-    rotary = shift.rope.rotary_dim
-    rest = dim - rotary if copy_rest else 0
-    block, block_rest = triton.next_power_of_2(rotary // 2), triton.next_power_of_2(rest)
-    rows = max(1, _TILE // max(block, block_rest // 2))
-    rope_shift_kernel[(triton.cdiv(num * heads, rows),)](
-        keys, out, shift.source, target, shift.turn, shift.cos, shift.sin, num * heads,
-        *keys.stride()[:2], *out.stride()[:2],
-        HEADS=heads, ROTARY=rotary, REST=rest, ROWS=rows, BLOCK=block, BLOCK_REST=block_rest,
-        INTERLEAVED=shift.rope.pairing == "interleaved",
-    )  # fmt: skip
+    heads, dim = keys.shape[1:]
+    rotary, interleaved = shift.rope.rotary_dim, shift.rope.pairing == "interleaved"
+    sizes = constants(heads, rotary, dim - rotary if copy_rest else 0, interleaved=interleaved)
+    num_rows = len(shift.source) * heads
+    strides = (*keys.stride()[:2], *out.stride()[:2])
+    rope_shift_kernel[(triton.cdiv(num_rows, sizes["ROWS"]),)](
+        keys,
+        out,
+        shift.source,
+        target,
+        shift.turn,
+        shift.cos,
+        shift.sin,
+        num_rows,
+        *strides,
+        **sizes,
+    )
 
 
 @triton.jit
