@@ -27,7 +27,7 @@ from typing import Any
 from leyline_agent.adapter import CallingAdapter
 from leyline_agent.wrapping.libraries import LITELLM, OPENAI, OPENAI_PARSED, Library, request_of
 from leyline_agent.wrapping.scope import Exchange, active, entered, stepped, stepped_async
-from leyline_agent.wrapping.streams import AsyncStream, Stream, tee, tee_async
+from leyline_agent.wrapping.streams import Assembly, AsyncStream, Stream, tee, tee_async
 
 __all__ = ["install"]
 
@@ -74,7 +74,10 @@ def _sync(original: Callable[..., Any], library: Library, *, method: bool) -> Ca
                 return _taken_over(exchange, exchange.caller, library)
             response = original(*args[:method], **exchange.request)
         if request.get("stream") and library.whole(request, response) is response:
-            return Stream(response, tee(stepped(iter(response), None), exchange), exchange)
+            assembly = Assembly()
+            library.hear(response, assembly.note)
+            chunks = stepped(iter(response), None)
+            return Stream(response, tee(chunks, exchange, assembly=assembly), exchange)
         exchange.answered(library.whole(request, response))
         return response
 
@@ -94,8 +97,10 @@ def _async(original: Callable[..., Any], library: Library, *, method: bool) -> C
                 return await _taken_over_async(exchange, exchange.caller, library)
             response = await original(*args[:method], **exchange.request)
         if request.get("stream") and library.whole(request, response) is response:
-            chunks = tee_async(stepped_async(aiter(response), None), exchange)
-            return AsyncStream(response, chunks, exchange)
+            assembly = Assembly()
+            library.hear(response, assembly.note)
+            chunks = stepped_async(aiter(response), None)
+            return AsyncStream(response, tee_async(chunks, exchange, assembly=assembly), exchange)
         exchange.answered(library.whole(request, response))
         return response
 

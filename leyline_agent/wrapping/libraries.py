@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from leyline_agent.adapter import Request
 from leyline_agent.errors import AdapterError
+from leyline_agent.wrapping.streams import HeardAsyncStream, HeardStream
 
 __all__ = ["LITELLM", "OPENAI", "OPENAI_PARSED", "Library", "request_of"]
 
@@ -31,6 +32,10 @@ class Library(Protocol):
         """The completion in whatever the library returned; None when it cannot be seen."""
         ...
 
+    def hear(self, response: Any, note: Callable[[Any], None]) -> None:
+        """Let `note` have a stream's chunks as they came, where the library's leave figures out."""
+        ...
+
     def check(self, request: Request) -> None:
         """Raise an `AdapterError` for a request that an adapter cannot answer in its place."""
         ...
@@ -49,6 +54,14 @@ class _LiteLLM:
 
     def whole(self, request: Request, response: Any) -> Any:
         return response
+
+    def hear(self, response: Any, note: Callable[[Any], None]) -> None:
+        """Chunks of litellm's have no room for a receipt; those of the client beneath it have."""
+        beneath = getattr(response, "completion_stream", None)
+        if hasattr(beneath, "__anext__"):
+            response.completion_stream = HeardAsyncStream(beneath, note)
+        elif hasattr(beneath, "__next__"):
+            response.completion_stream = HeardStream(beneath, note)
 
     def check(self, request: Request) -> None:
         return None
@@ -70,6 +83,9 @@ class _OpenAI:
         if _raw(request) == "true":
             return None if request.get("stream") else response.parse()
         return None if _raw(request) else response
+
+    def hear(self, response: Any, note: Callable[[Any], None]) -> None:
+        return None
 
     def check(self, request: Request) -> None:
         if _raw(request):

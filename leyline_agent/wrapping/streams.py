@@ -20,7 +20,16 @@ from typing import Any, Protocol
 from leyline_agent.message import Message
 from leyline_agent.response import as_dict
 
-__all__ = ["Assembly", "AsyncStream", "Stream", "Waiting", "tee", "tee_async"]
+__all__ = [
+    "Assembly",
+    "AsyncStream",
+    "HeardAsyncStream",
+    "HeardStream",
+    "Stream",
+    "Waiting",
+    "tee",
+    "tee_async",
+]
 
 
 class Waiting(Protocol):
@@ -57,14 +66,19 @@ class Assembly:
             self._content.append(chunk)
             return
         body = as_dict(chunk) or {}
-        for key in ("usage", "leyline"):
-            if body.get(key):
-                self._extras[key] = body[key]
+        self.note(body)
         for choice in body.get("choices") or ():
             if choice.get("index"):
                 self._several = True
             else:
                 self._add_choice(choice)
+
+    def note(self, chunk: Any) -> None:
+        """Take the figures in a chunk into account, and nothing else."""
+        for key in ("usage", "leyline"):
+            found = chunk.get(key) if isinstance(chunk, Mapping) else getattr(chunk, key, None)
+            if found:
+                self._extras[key] = found
 
     def _add_choice(self, choice: Mapping[str, Any]) -> None:
         self._heard = True
@@ -103,9 +117,10 @@ def tee(
     chunks: Generator[Any, None, None],
     waiting: Waiting,
     convert: Callable[[Any], Any] = _as_it_is,
+    assembly: Assembly | None = None,
 ) -> Generator[Any, None, None]:
     """The chunks, converted; `waiting` learns how they end, and `chunks` is closed."""
-    assembly = Assembly()
+    assembly = assembly or Assembly()
     with closing(chunks):
         try:
             for chunk in chunks:
@@ -143,9 +158,10 @@ async def tee_async(
     chunks: AsyncGenerator[Any, None],
     waiting: Waiting,
     convert: Callable[[Any], Any] = _as_it_is,
+    assembly: Assembly | None = None,
 ) -> AsyncGenerator[Any, None]:
     """`tee` for asynchronous streams."""
-    assembly = Assembly()
+    assembly = assembly or Assembly()
     async with aclosing(chunks):
         try:
             async for chunk in chunks:
@@ -179,6 +195,41 @@ async def _drained_async(
     except Exception as error:  # As in `_drained`.
         return rest, error
     return rest, None
+
+
+class _Heard:
+    """A provider's stream inside a library's own, whose chunks are heard before it reads them."""
+
+    def __init__(self, stream: Any, hear: Callable[[Any], None]) -> None:
+        self._leyline_stream = stream
+        self._leyline_hear = hear
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._leyline_stream, name)
+
+
+class HeardStream(_Heard):
+    """A synchronous one."""
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        chunk = next(self._leyline_stream)
+        self._leyline_hear(chunk)
+        return chunk
+
+
+class HeardAsyncStream(_Heard):
+    """An asynchronous one."""
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        return self
+
+    async def __anext__(self) -> Any:
+        chunk = await anext(self._leyline_stream)
+        self._leyline_hear(chunk)
+        return chunk
 
 
 class _Standing:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+import logging
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from leyline_agent.edit import Edit
 from leyline_agent.policy import Policy, as_policy, parse
-from leyline_agent.trajectory import Trajectory
+from leyline_agent.trajectory import ToolCall, ToolResult, Trajectory
 
 TEXT = (Path(__file__).resolve().parents[2] / "docs" / "policies.md").read_text()
 SNIPPETS = re.findall(r"^```python\n(.*?)^```$", TEXT, re.M | re.S)
@@ -24,6 +28,17 @@ MESSAGES = [
 ] * 9
 
 
+@pytest.fixture
+def silent_log() -> Iterator[None]:
+    """One snippet turns the log on."""
+    logger = logging.getLogger("leyline")
+    level = logger.level
+    yield
+    logger.setLevel(level)
+
+
+@pytest.mark.usefixtures("silent_log")
+@pytest.mark.filterwarnings("ignore::leyline_agent.LeylineWarning")
 @pytest.mark.parametrize("number", range(len(SNIPPETS)))
 def test_snippets_make_a_policy_that_runs(number: int) -> None:
     names: dict[str, object] = {"__name__": f"snippet_{number}"}
@@ -32,6 +47,15 @@ def test_snippets_make_a_policy_that_runs(number: int) -> None:
     assert made
     for policy in made:
         policy.propose(Trajectory(messages=MESSAGES))
+
+
+@pytest.mark.parametrize("kind", [Trajectory, ToolCall, ToolResult, Edit])
+def test_what_a_policy_reads_is_documented(kind: type) -> None:
+    table = re.split(rf"^\| of an? `{kind.__name__}` ", TEXT, flags=re.M)[1].split("\n\n")[0]
+    documented = set(re.findall(r"`(\w+)(?:\([^`]*\))?`", table))
+    fields = {field.name for field in dataclasses.fields(kind)}
+    public = {name for name in (*vars(kind), *fields) if not name.startswith("_")}
+    assert public - documented <= {"count_delta", "shifted", "effective_mode"}
 
 
 def _is_policy(value: object, number: int) -> bool:

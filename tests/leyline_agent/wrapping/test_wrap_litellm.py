@@ -101,6 +101,35 @@ def test_a_stream(at_server, task, stub):
     assert run.leyline.sessions[0].version == 1
 
 
+@pytest.mark.parametrize("usage", [False, True])
+async def test_the_receipt_of_a_stream(model, task, at_server, usage, monkeypatch):
+    adapter = MockAdapter(model)
+
+    def create(stream, leyline, **request):
+        return adapter.stream({**request, "extra_body": {"leyline": leyline}})
+
+    monkeypatch.setattr(model, "create", create)
+
+    class Plain:
+        name, capabilities = "plain", adapter.capabilities
+        prepare, receipt = adapter.prepare, adapter.receipt
+
+    options = {"stream": True, "stream_options": {"include_usage": True} if usage else None}
+
+    @leyline.wrap(adapter=Plain())
+    async def run():
+        list(litellm.completion(messages=task, **options, **at_server))
+        stream = await litellm.acompletion(messages=task, **options, **at_server)
+        async for chunk in stream:
+            if chunk.choices and chunk.choices[0].finish_reason:
+                break
+
+    await run()
+    (session,) = run.leyline.sessions
+    assert [receipt.repair for receipt in session.receipts] == ["boundary"] * 2
+    assert session.receipts[0].prompt == session.receipts[0].prefilled > 0
+
+
 def test_what_litellm_calls_in_turn_is_not_edited_twice(at_server, model, task):
     adapter = MockAdapter()
 
