@@ -138,7 +138,8 @@ class Engine:
         config = _with_delimiters(config or EngineConfig(), model)
         size = bytes_per_token(model.facts.layers, model.dtype)
         copies = _copy_bytes(model.max_len * size, config)
-        store = KVStore(model.facts.layers, (config.kv_bytes - copies) // size, model.dtype)
+        num_slots = (config.kv_bytes - copies) // size
+        store = KVStore(model.facts.layers, num_slots, model.dtype, model.device)
         pool = SlotPool(store.num_slots)
         backend = TorchBackend(
             store,

@@ -23,7 +23,7 @@ from leyline_agent.serving.models.mla import cache_latents
 from leyline_agent.serving.models.probe import ModelFacts, probe, text_config
 from leyline_agent.serving.models.selfcheck import check_seam
 
-__all__ = ["LoadedModel", "load_model", "load_tokenizer", "pick_dtype"]
+__all__ = ["LoadedModel", "load_model", "load_tokenizer", "pick_device", "pick_dtype"]
 
 logger = logging.getLogger("leyline.serving")
 
@@ -63,13 +63,21 @@ class LoadedModel:
     max_len: int
     dtype: torch.dtype
 
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return next(self.model.parameters()).device
 
-def load_model(source: str | Path, *, dtype: str = "auto", name: str | None = None) -> LoadedModel:
+
+def load_model(
+    source: str | Path, *, dtype: str = "auto", device: str = "auto", name: str | None = None
+) -> LoadedModel:
     """Load a causal LM for the engine.
 
     Args:
         source: a folder, a .gguf file, or a hub name.
-        dtype: "auto" (bfloat16 where the machine computes in it), "float32", "bfloat16", "float16".
+        dtype: "auto" (bfloat16 where the device computes in it), "float32", "bfloat16", "float16".
+        device: "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1".
         name: what to call it; default from the source.
 
     Raises:
@@ -77,9 +85,10 @@ def load_model(source: str | Path, *, dtype: str = "auto", name: str | None = No
             the engine cannot serve.
     """
     register()
-    kind = pick_dtype(dtype)
+    where = pick_device(device)
+    kind = pick_dtype(dtype, where)
     model, tokenizer = _dense(source, kind) if _is_gguf(source) else _load(source, {}, kind)
-    model.eval().requires_grad_(False)
+    model.to(where).eval().requires_grad_(False)
     cache_latents(model)
     facts = probe(model)
     check_seam(model)
@@ -119,10 +128,31 @@ def load_tokenizer(source: str | Path) -> Any:
     return _tokenizer(folder, {})
 
 
-def pick_dtype(dtype: str) -> torch.dtype:
-    """The torch dtype for a name; "auto" is bfloat16 where the CPU has instructions for it."""
+def pick_device(device: str) -> torch.device:
+    """The torch device for a name; "auto" is a GPU where torch sees one.
+
+    Raises:
+        UnsupportedModel: there is no such device.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        found = torch.device(device)
+    except RuntimeError as error:
+        raise UnsupportedModel(f"unknown device {device!r}; auto, cpu, cuda or cuda:1") from error
+    seen = torch.cuda.device_count() if found.type == "cuda" else 1
+    if found.type not in ("cpu", "cuda") or (found.index or 0) >= seen:
+        raise UnsupportedModel(
+            f"no device {device!r} here: torch {torch.__version__} sees a CPU and "
+            f"{torch.cuda.device_count()} GPUs"
+        )
+    return found
+
+
+def pick_dtype(dtype: str, device: torch.device) -> torch.dtype:
+    """The torch dtype for a name; "auto" is bfloat16 where the device has instructions for it."""
     if dtype == "auto":
-        fast = torch.cuda.is_available() or torch.cpu._is_avx512_bf16_supported()
+        fast = device.type == "cuda" or torch.cpu._is_avx512_bf16_supported()
         return torch.bfloat16 if fast else torch.float32
     if dtype not in DTYPES:
         raise UnsupportedModel(f"unknown dtype {dtype!r}; one of auto, {', '.join(DTYPES)}")

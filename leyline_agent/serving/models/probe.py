@@ -127,8 +127,9 @@ def forward(model: nn.Module, ids: Sequence[int], start: int = 0, **attend: Any)
     Raises:
         UnsupportedModel: the model's code does not run on the engine's attention.
     """
-    where = torch.arange(start, start + len(ids))[None]
-    inputs = {"input_ids": torch.tensor([ids]), "position_ids": where}
+    device = next(model.parameters()).device
+    where = torch.arange(start, start + len(ids), device=device)[None]
+    inputs = {"input_ids": torch.tensor([ids], device=device), "position_ids": where}
     try:
         out = model(**inputs, use_cache=False, logits_to_keep=0, **attend)
     except (RuntimeError, TypeError, ValueError, AttributeError, LookupError) as error:
@@ -220,14 +221,14 @@ def _inverse_frequencies(model: nn.Module) -> list[Tensor]:
     for module in model.modules():
         table = getattr(module, "inv_freq", None)
         if isinstance(table, Tensor) and "Rotary" in type(module).__name__:
-            table = table.detach().to(torch.float64)
+            table = table.detach().cpu().to(torch.float64)  # tables are made on the host
             if not any(torch.equal(table, other) for other in found):
                 found.append(table)
     return found
 
 
 def _moves(rope: RopeSpec, first: _Capture, second: _Capture, layer: int) -> bool:
-    key, moved = first.keys[layer], second.keys[layer]
+    key, moved = first.keys[layer].cpu(), second.keys[layer].cpu()
     if rope.rotary_dim > key.shape[-1]:
         return False
     cos, sin = rope.tables(torch.tensor([_DELTA]))

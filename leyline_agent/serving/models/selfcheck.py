@@ -41,11 +41,11 @@ class _Plain:
             torch.cat(parts[layer], 1).repeat_interleave(groups, 0)
             for parts in (self.keys, self.values)
         )
-        where = torch.arange(keys.shape[1])
+        where = torch.arange(keys.shape[1], device=keys.device)
         queries = where[-query.shape[1] :, None]
         window = options.get("sliding_window") or len(where)
         hidden = (where > queries) | (where <= queries - window)
-        mask = torch.zeros(hidden.shape).masked_fill_(hidden, float("-inf"))
+        mask = torch.zeros_like(hidden, dtype=torch.float32).masked_fill_(hidden, float("-inf"))
         out, _ = partial_attention_reference(
             query[None], keys[None], values[None], scale=scale, mask=mask
         )

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from leyline_agent.errors import UnsupportedModel
-from leyline_agent.serving.models.load import load_model, load_tokenizer, pick_dtype
+from leyline_agent.serving.models.load import load_model, load_tokenizer, pick_device, pick_dtype
 
 gguf = pytest.importorskip("gguf")
 
@@ -82,7 +82,8 @@ def gguf_name(name):
 
 
 def test_a_folder(tiny_folder):
-    model = load_model(tiny_folder, dtype="float32")
+    model = load_model(tiny_folder, dtype="float32", device="cpu")
+    assert model.device == torch.device("cpu")
     assert (model.name, model.max_len, model.dtype) == ("tiny", 4096, torch.float32)
     assert len(model.facts.layers) == 2
     assert model.facts.refusal is None
@@ -113,10 +114,22 @@ def test_the_tokenizer_alone(gguf_file, tiny_folder):
 
 
 def test_dtypes():
-    assert pick_dtype("float16") == torch.float16
-    assert pick_dtype("auto") in (torch.bfloat16, torch.float32)
+    cpu = torch.device("cpu")
+    assert pick_dtype("float16", cpu) == torch.float16
+    assert pick_dtype("auto", cpu) in (torch.bfloat16, torch.float32)
+    assert pick_dtype("auto", torch.device("cuda")) == torch.bfloat16
     with pytest.raises(UnsupportedModel, match="unknown dtype 'int4'; one of auto, float32"):
-        pick_dtype("int4")
+        pick_dtype("int4", cpu)
+
+
+def test_devices():
+    assert pick_device("cpu") == torch.device("cpu")
+    assert pick_device("auto").type in ("cpu", "cuda")
+    with pytest.raises(UnsupportedModel, match="unknown device 'gpu'; auto, cpu"):
+        pick_device("gpu")
+    for missing in ("cuda:99", "meta"):
+        with pytest.raises(UnsupportedModel, match=f"no device '{missing}' here: torch"):
+            pick_device(missing)
 
 
 def test_an_unknown_dtype_is_told_before_anything_is_read(tmp_path):
