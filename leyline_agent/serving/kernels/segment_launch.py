@@ -1,0 +1,391 @@
+"""The host's side of segment attention: how a head is cut, what kernels are handed, their launch.
+
+shape = HeadShape.of(query, keys, values)       checks the tensors
+blocks = choose_blocks(shape, dtype, ...)       how a program is cut
+work = make_work_list(...)                      on the host, once a forward pass
+device_work = upload([work], tables, device)    one copy, nothing waits for it
+launch(..., device_work, ...)                   once a layer
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import triton
+from torch import Tensor
+
+from leyline_agent.errors import EngineError
+from leyline_agent.serving.kernels.backend import Rows
+from leyline_agent.serving.kernels.checks import check_tensors
+from leyline_agent.serving.kernels.segment_kernel import merge_kernel, segment_kernel
+from leyline_agent.serving.kernels.triton_math import INTERPRETED
+from leyline_agent.serving.kernels.work_list import (
+    Ints,
+    Tiling,
+    WorkList,
+    lay_out,
+    make_work_list,
+)
+from leyline_agent.serving.models.rope import RopeSpec
+
+__all__ = [
+    "Blocks",
+    "DeviceWork",
+    "HeadShape",
+    "Tables",
+    "attend_once",
+    "choose_blocks",
+    "constants",
+    "launch",
+    "num_programs",
+    "tiling_of",
+    "to_device",
+    "upload",
+]
+
+MAX_KEY_DIM = 576  # MLA: 64 rotated + 512 latent
+MAX_VALUE_DIM = 512
+_LAYOUT = (
+    "needed are query [heads, total, d], keys [slots, kv_heads, d], values [slots, kv_heads, d_v]"
+)
+_NO_WINDOW = 2**31 - 1
+
+
+class HeadShape(NamedTuple):
+    """The heads of one attention layer.
+
+    Attributes:
+        heads: query heads.
+        kv_heads: key heads; `heads` is a multiple.
+        dim: size of a query and a key.
+        value_dim: size of a value.
+        latent: the values are the memory of the keys' last entries (MLA).
+    """
+
+    heads: int
+    kv_heads: int
+    dim: int
+    value_dim: int
+    latent: bool = False
+
+    @property
+    def group(self) -> int:
+        """Query heads a key head."""
+        return self.heads // self.kv_heads
+
+    @classmethod
+    def of(cls, query: Tensor, keys: Tensor, values: Tensor) -> HeadShape:
+        """Of `query` [heads, total, d], `keys` [slots, kv_heads, d], `values` [.., .., d_v].
+
+        Raises:
+            EngineError: types, devices, sizes or strides that do not fit each other, or that no
+                kernel knows.
+        """
+        check_tensors("segment attention", keys=keys, values=values, query=query)
+        shapes = {"query": query.shape, "keys": keys.shape, "values": values.shape}
+        for name, found in shapes.items():
+            if len(found) != 3:
+                raise EngineError(f"{name} has {len(found)} dimensions; {_LAYOUT}")
+        (heads, _, query_dim), (slots, kv_heads, dim), (*rest, value_dim) = shapes.values()
+        if query_dim != dim or heads % kv_heads:
+            raise EngineError(
+                f"query {tuple(query.shape)} does not fit keys {tuple(keys.shape)}; {_LAYOUT}, "
+                "query heads a multiple of key heads"
+            )
+        if rest != [slots, kv_heads]:
+            raise EngineError(
+                f"values {tuple(values.shape)} do not fit keys {tuple(keys.shape)}; {_LAYOUT}"
+            )
+        for name, size, most in (("keys", dim, MAX_KEY_DIM), ("values", value_dim, MAX_VALUE_DIM)):
+            if size > most:
+                raise EngineError(
+                    f"{name} have heads of {size} entries and the kernels go up to {most}; use "
+                    "LEYLINE_KERNELS=torch for this model"
+                )
+        tail = keys[..., max(0, dim - value_dim) :]
+        latent = value_dim < dim and tail.data_ptr() == values.data_ptr()
+        return cls(heads, kv_heads, dim, value_dim, latent and tail.stride() == values.stride())
+
+
+class Blocks(NamedTuple):
+    """How a program is cut.
+
+    Attributes:
+        queries: query tokens of an item; 1 needs no masks.
+        heads: query heads of a program.
+        rows: of a tile of queries, at least queries * heads; a power of two from 16 on.
+        keys: of a tile of keys; likewise.
+        warps: of a program.
+        stages: tiles of keys on their way at a time.
+    """
+
+    queries: int
+    heads: int
+    rows: int
+    keys: int
+    warps: int = 4
+    stages: int = 2
+
+
+def choose_blocks(shape: HeadShape, dtype: torch.dtype, *, decode: bool) -> Blocks:
+    """Blocks for one query token an item (`decode`), or for as many as fill a tile of rows.
+
+    Chosen by what the compiler says for sm90, not by measurement: no registers spill, but some
+    40 bytes a thread with heads of 256, and two programs fit on a multiprocessor. Decode is bound
+    by memory and takes three stages; the values of MLA (512) take the registers of half the rows;
+    float32 products are no tensor-core work and take the smallest tiles.
+    """
+    wide, exact = shape.value_dim > 256, dtype == torch.float32
+    rows = 16 if exact else 32 if wide else 64
+    heads = min(shape.group, rows)
+    queries = 1 if decode else max(1, rows // heads)
+    if decode:
+        rows = max(16, triton.next_power_of_2(heads))
+    if INTERPRETED:  # time goes with the number of tiles, not with their size
+        rows = rows if decode else 256
+        return Blocks(1 if decode else max(1, rows // heads), heads, rows, 128)
+    bytes_a_key = (shape.dim + (0 if shape.latent else shape.value_dim)) * dtype.itemsize
+    fitting = (20480 if exact else 36864) // bytes_a_key
+    keys = next(size for size in (64, 32, 16) if size <= max(16, fitting))
+    warps = 8 if wide or rows > 32 else 4
+    return Blocks(queries, heads, rows, keys, warps, 3 if decode and not (wide or exact) else 2)
+
+
+def _head_blocks(shape: HeadShape, rotary_dim: int) -> tuple[int, int, int, bool]:
+    """The sizes of a head's two blocks and of a value's, and whether values are the second."""
+    values = max(16, triton.next_power_of_2(shape.value_dim))
+    front = shape.dim - shape.value_dim
+    if shape.latent and front >= max(16, rotary_dim) and front & (front - 1) == 0:
+        return front, values, values, True
+    first = max(16, triton.next_power_of_2(shape.dim + 1) // 2)
+    second = max(0, shape.dim - first)
+    return first, max(16, triton.next_power_of_2(second)) if second else 0, values, False
+
+
+def constants(
+    shape: HeadShape, blocks: Blocks, rotary_dim: int, *, interleaved: bool
+) -> dict[str, int]:
+    """What the kernel is specialised to for a model; the rest goes with the work list."""
+    first, second, wide, shared = _head_blocks(shape, rotary_dim)
+    return {
+        "HEADS": shape.heads,
+        "GROUP": shape.group,
+        "D": shape.dim,
+        "D_V": shape.value_dim,
+        "ROTARY": rotary_dim,
+        "INTERLEAVED": interleaved,
+        "QUERIES": blocks.queries,
+        "BLOCK_H": blocks.heads,
+        "BLOCK_M": blocks.rows,
+        "BLOCK_N": blocks.keys,
+        "BLOCK_A": first,
+        "BLOCK_B": second,
+        "BLOCK_V": wide,
+        "MASKED": blocks.queries > 1,
+        "SHARED": shared,
+    }
+
+
+def tiling_of(shape: HeadShape, blocks: Blocks, programs: int) -> Tiling:
+    """How work lists are cut for `blocks`, on a device that runs `programs` programs at a time."""
+    a_head = shape.kv_heads * -(-shape.group // blocks.heads)
+    return Tiling(blocks.queries, blocks.keys, max(1, programs // a_head))
+
+
+class Tables:
+    """Cosines and sines of offsets on the device, kept for as long as the same ones are asked for.
+
+    Args:
+        rope: how keys are rotated; None where none can be moved.
+        device: where the tables go.
+        kept: how many sets of offsets are kept.
+    """
+
+    def __init__(self, rope: RopeSpec | None, device: torch.device, kept: int = 8) -> None:
+        self.rope = rope
+        self.device = device
+        self.kept = kept
+        self._tables: dict[bytes, Tensor] = {}
+
+    def of(self, offsets: Ints) -> Tensor | None:
+        """Float32 [2, rows, rotary_dim] of -offset, made in float64; None if none turns.
+
+        Raises:
+            EngineError: an offset, and no rope to turn by.
+        """
+        moved = offsets[offsets != 0]
+        if not len(moved):
+            return None
+        if self.rope is None:
+            raise EngineError(
+                f"a segment stands {moved[0]} positions from where its keys were rotated, and no "
+                "rope moves it"
+            )
+        name = offsets.tobytes()
+        tables = self._tables.pop(name, None)
+        if tables is None:
+            tables = torch.stack(self.rope.tables(torch.from_numpy(-offsets))).to(self.device)
+        self._tables[name] = tables
+        if len(self._tables) > self.kept:
+            del self._tables[next(iter(self._tables))]
+        return tables
+
+
+@dataclass(frozen=True)
+class DeviceWork:
+    """A work list where the kernels read it: int32, and the tables of its offsets."""
+
+    items: Tensor
+    merges: Tensor
+    runs: Tensor
+    spans: Tensor
+    tables: Tensor | None
+    split: bool
+    end_slot: int
+
+
+def to_device(arrays: Sequence[Ints], device: torch.device) -> list[Tensor]:
+    """Integer arrays as int32 tensors, in one copy that nothing waits for. Aligned to 16 bytes."""
+    ends = np.cumsum([-(-array.size // 4) * 4 for array in arrays])
+    packed = np.zeros(int(ends[-1]), np.int32)
+    starts = [0, *ends[:-1].tolist()]
+    for array, start in zip(arrays, starts, strict=True):
+        packed[start : start + array.size] = array.ravel()
+    whole = torch.from_numpy(packed)
+    if device.type != "cpu":
+        whole = whole.pin_memory().to(device, non_blocking=True)
+    return [
+        whole[start : start + array.size].view(array.shape)
+        for array, start in zip(arrays, starts, strict=True)
+    ]
+
+
+def upload(
+    works: Sequence[WorkList], tables: Tables, more: Sequence[Ints] = ()
+) -> tuple[list[DeviceWork], list[Tensor]]:
+    """Work lists, and more integer arrays of the same pass, on the tables' device."""
+    arrays = [a for w in works for a in (w.items, w.merges, w.keys.runs, w.keys.spans)]
+    tensors = to_device([*arrays, *more], tables.device)
+    result = []
+    for at, work in enumerate(works):
+        items, merges, runs, spans = tensors[4 * at : 4 * at + 4]
+        turns = tables.of(work.keys.offsets)
+        result.append(DeviceWork(items, merges, runs, spans, turns, work.split, work.keys.end_slot))
+    return result, tensors[4 * len(works) :]
+
+
+def num_programs(device: torch.device) -> int:
+    """How many programs a device runs at a time: two a multiprocessor, for one hides the other."""
+    if device.type != "cuda":
+        return 8  # interpreted, one after the other; a few, so that results are merged
+    return 2 * torch.cuda.get_device_properties(device).multi_processor_count
+
+
+def attend_once(
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    batch: Sequence[Rows],
+    *,
+    decode: bool,
+    rope: RopeSpec | None,
+    scale: float,
+    window: int | None = None,
+    blocks: Blocks | None = None,
+    programs: int | None = None,
+) -> Tensor:
+    """Plan, upload and launch: `segment_decode` and `segment_extend`, whose arguments these are."""
+    shape = HeadShape.of(query, keys, values)
+    blocks = blocks or choose_blocks(shape, keys.dtype, decode=decode)
+    tiling = tiling_of(shape, blocks, programs or num_programs(keys.device))
+    counts = [len(rows.positions) for rows in batch]
+    if sum(counts) != query.shape[1]:
+        raise EngineError(f"query has {query.shape[1]} rows and the batch {sum(counts)}")
+    firsts = np.cumsum([0, *counts])[:-1].tolist()
+    layout = lay_out(batch, tiling.keys)
+    work = make_work_list(batch, firsts, layout, tiling, window=window)
+    positions = np.concatenate([rows.positions for rows in batch])
+    (device_work,), (where,) = upload([work], Tables(rope, keys.device), [positions])
+    out = query.new_empty((query.shape[1], shape.heads, shape.value_dim))
+    launch(
+        query,
+        keys,
+        values,
+        out,
+        device_work,
+        where,
+        shape=shape,
+        blocks=blocks,
+        rope=rope,
+        scale=scale,
+        window=window,
+    )
+    return out
+
+
+def launch(
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    out: Tensor,
+    work: DeviceWork,
+    positions: Tensor,
+    *,
+    shape: HeadShape,
+    blocks: Blocks,
+    rope: RopeSpec | None,
+    scale: float,
+    window: int | None = None,
+) -> None:
+    """Attend: rows of `out` [total, heads, d_v] that the work list names are written.
+
+    Args:
+        query: [heads, total, d], turned to its logical positions.
+        keys: [slots, kv_heads, d]; the queries' own are already written.
+        values: [slots, kv_heads, d_v].
+        out: contiguous.
+        work: made for `blocks` and `window`.
+        positions: int32 logical positions [total]; read where items have several queries.
+        shape: of these tensors.
+        blocks: how programs are cut.
+        rope: how keys are rotated.
+        scale: factor on the scores.
+        window: a query at p sees keys in (p - window, p].
+
+    Raises:
+        EngineError: the work list names slots that `keys` does not have.
+    """
+    if work.end_slot > len(keys):
+        raise EngineError(
+            f"the segments reach slot {work.end_slot - 1} and keys has {len(keys)} slots"
+        )
+    num_items = len(work.items)
+    rotary = rope.rotary_dim if rope is not None else 0
+    interleaved = rope is not None and rope.pairing == "interleaved"
+    fixed = constants(shape, blocks, rotary, interleaved=interleaved)
+    parts, sums = out, out
+    if work.split:
+        size = (num_items * blocks.queries, shape.heads)
+        parts = out.new_empty((*size, shape.value_dim), dtype=torch.float32)
+        sums = out.new_empty(size, dtype=torch.float32)
+    tables = work.tables if work.tables is not None else query
+    segment_kernel[(num_items, shape.kv_heads * -(-shape.group // blocks.heads))](
+        query, keys, values, parts, sums, work.items, work.runs, work.spans, positions, tables,
+        scale * math.log2(math.e), _NO_WINDOW if window is None else window,
+        work.spans.shape[1], tables.shape[1],
+        query.stride(0), query.stride(1), *keys.stride()[:2], *values.stride()[:2],
+        **fixed,
+        TURNS=work.tables is not None, SPANS=work.spans.shape[1] > 0, SPLIT=work.split,
+        num_warps=blocks.warps, num_stages=blocks.stages,
+    )  # fmt: skip
+    if work.split:
+        num_merges, block = len(work.merges), 64 if INTERPRETED else 1
+        merge_kernel[(-(-num_merges * shape.heads // block),)](
+            parts, sums, out, work.merges, num_merges, HEADS=shape.heads, D_V=shape.value_dim,
+            QUERIES=blocks.queries, BLOCK_R=block, BLOCK_P=16, BLOCK_V=fixed["BLOCK_V"],
+        )  # fmt: skip
