@@ -35,7 +35,13 @@ def report() -> DoctorReport:
 def command(
     json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
 ) -> None:
-    """Look at this machine and installation; exit status 1 when something must be mended."""
+    """Look at this machine and installation; exit status 1 when something must be mended.
+
+    Example: `leyline doctor --json`
+
+    A line a check: *ok*, *warn* (works, but not as well as it could) or *fail*, with what to do
+    behind an arrow. Paste it into a bug report.
+    """
     found = report()
     if json:
         typer.echo(found.model_dump_json(indent=2))

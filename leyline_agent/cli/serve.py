@@ -66,6 +66,11 @@ def command(
 ) -> None:
     """Serve a model over HTTP: OpenAI's chat and completions, with sessions, edits and receipts.
 
+    Example: `leyline serve --model ./my-model --port 8001`
+
+    Prints the address and a curl command that works when the model is loaded; point any OpenAI
+    client there. Logs go to standard error, Ctrl-C stops it.
+
     Nobody is asked for a password: a bearer token only tells tenants apart. Keep it on this
     machine, or behind a proxy that knows its users.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from importlib.metadata import EntryPoint
@@ -47,6 +48,12 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert {"doctor", "models"} <= cli.commands().keys()
     for name in cli.commands():
         assert f" {name} " in out
+
+
+@pytest.mark.parametrize("name", ["models fetch", *cli.commands()])
+def test_every_help_has_an_example(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(*name.split(), "--help") == 0
+    assert re.search(rf"Example: leyline {name} \S", capsys.readouterr().out)
 
 
 @pytest.mark.parametrize("name", cli.commands())

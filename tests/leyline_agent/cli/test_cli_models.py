@@ -52,6 +52,11 @@ def test_the_table_names_every_model(home: Path, capsys: pytest.CaptureFixture[s
     assert str(home) in out.replace("\n", "")
 
 
+def test_fetch_prints_no_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--json", "fetch") == 2
+    assert "fetch prints one path" in capsys.readouterr().err
+
+
 def test_fetching_an_unknown_model_fails(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("fetch", "gpt-9") == 2
     assert "gpt-9" in capsys.readouterr().err

@@ -117,6 +117,14 @@ def test_what_cannot_be_loaded(
     assert "unknown dtype 'int3'" in refused(capsys, *tiny, "--dtype", "int3")
 
 
+@pytest.mark.parametrize("size", ["inf", "nan", "-1", "1e300"])
+def test_memory_that_is_no_size(capsys: pytest.CaptureFixture[str], size: str) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["serve", "--port", "0", "--kv-gib", size])
+    assert end.value.code == 2
+    assert "Invalid value for '--kv-gib'" in capsys.readouterr().err
+
+
 def refused(capsys: pytest.CaptureFixture[str], *options: str) -> str:
     """The last line on standard error of a command that is refused."""
     with pytest.raises(SystemExit) as end:
