@@ -185,6 +185,41 @@ def test_errors_have_their_types(client: openai.OpenAI) -> None:
         client.chat.completions.create(model="tiny", messages=MESSAGES, temperature=-1)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("n", 2),
+        ("response_format", {"type": "json_schema", "json_schema": {"name": "x", "schema": {}}}),
+        ("logit_bias", {"5": 1}),
+        ("presence_penalty", 0.5),
+        ("tool_choice", "required"),
+        ("tool_choice", {"type": "function", "function": {"name": "list_files"}}),
+        ("max_tokens", 0),
+    ],
+)
+def test_what_is_not_supported_is_refused_by_name(
+    client: openai.OpenAI, name: str, value: Any
+) -> None:
+    with pytest.raises(openai.BadRequestError, match=f"{name}: ") as refused:
+        client.chat.completions.create(model="tiny", messages=MESSAGES, **{name: value})
+    assert (refused.value.param, refused.value.code) == (name, "invalid_body")
+
+
+def test_what_is_ignored_is_told(client: openai.OpenAI) -> None:
+    answer = client.chat.completions.with_raw_response.create(
+        model="tiny",
+        messages=MESSAGES,
+        max_tokens=2,
+        seed=1,
+        stop=["a", "b", "c", "d", "e"],
+        tools=[TOOL],
+        parallel_tool_calls=False,
+        user="me",
+    )
+    assert answer.headers["leyline-ignored"] == "parallel_tool_calls, user"
+    assert answer.parse().usage is not None
+
+
 async def test_async(live_url: str) -> None:
     async with openai.AsyncOpenAI(base_url=f"{live_url}/v1", api_key="none") as client:
         stream = await client.chat.completions.create(
