@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -54,6 +55,15 @@ def command(
     kv_gib: Annotated[
         float, typer.Option(min=0, max=1 << 20, help="Memory for keys and values, in GiB.")
     ] = 2.0,
+    max_batch: Annotated[
+        int, typer.Option(min=1, help="Continue at most this many replies at once.")
+    ] = 16,
+    chunk: Annotated[
+        int,
+        typer.Option(
+            min=1, help="Compute at most this many tokens a pass; fewer: streams are smoother."
+        ),
+    ] = 1024,
     mode_floor: Annotated[
         Mode, typer.Option(help="The weakest mode an edit is carried out in.")
     ] = Mode.AMORTIZE,
@@ -75,7 +85,11 @@ def command(
     machine, or behind a proxy that knows its users.
     """
     with listen(host, port) as bound:
-        service = _load(model, name, dtype, int(kv_gib * 2**30), mode_floor, repair_window)
+        service = _load(
+            model,
+            name,
+            lambda: _config(kv_gib, dtype, max_batch, chunk, mode_floor, repair_window),
+        )
         report = _report(service, bound)
         _serve(service, bound, lambda: _announce(report, json))
 
@@ -113,9 +127,7 @@ def _why_not(host: str, port: int, error: OSError) -> str:
     return f"cannot listen on {host}:{port}: {error.strerror or error}; choose another --host"
 
 
-def _load(
-    model: str, name: str | None, dtype: str, kv_bytes: int, floor: Mode, window: int
-) -> ChatService:
+def _load(model: str, name: str | None, config: Callable[[], EngineConfig]) -> ChatService:
     source = embedded.resolve(model, progress=_tell)
     _tell(f"loading {model}")
     try:
@@ -131,9 +143,9 @@ def _load(
             "pip install 'leyline-agent[serve]'"
         ) from error
     called = name or _name(model)
-    loaded = load_model(source, dtype=dtype, name=called)
-    engine = Engine.of(loaded, _config(dtype, kv_bytes, floor, window))
-    return ChatService(engine, called, loaded.tokenizer)
+    settings = config()
+    loaded = load_model(source, dtype=settings.dtype, name=called)
+    return ChatService(Engine.of(loaded, settings), called, loaded.tokenizer)
 
 
 def _name(model: str) -> str:
@@ -144,14 +156,18 @@ def _name(model: str) -> str:
     return path.stem if path.is_file() else path.resolve().name
 
 
-def _config(dtype: str, kv_bytes: int, floor: Mode, window: int) -> EngineConfig:
+def _config(
+    kv_gib: float, dtype: str, max_batch: int, chunk: int, floor: Mode, window: int
+) -> EngineConfig:
     from leyline_agent.serving.engine import EngineConfig
     from leyline_agent.serving.modes import ModeRules
     from leyline_agent.serving.repair import RepairConfig
 
     return EngineConfig(
-        kv_bytes=kv_bytes,
+        kv_bytes=int(kv_gib * 2**30),
         dtype=dtype,
+        max_batch=max_batch,
+        chunk=chunk,
         rules=ModeRules(floor=floor),
         repair=RepairConfig(window=window),
     )

@@ -1,17 +1,15 @@
 """The chat service: OpenAI requests in, OpenAI chunks and receipts out, over one engine.
 
-What the HTTP server and the in-process adapter share. A request is a generator of small steps; the
-engine is held for each step, never while its consumer is slow.
+What the HTTP server and the in-process adapter share. A request is a generator of steps that waits
+for its runs to be computed (`serving.scheduler`): requests that come at once are computed together.
 """
 
 from __future__ import annotations
 
-import threading
 import time
 import uuid
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 from torch import Tensor
@@ -24,14 +22,13 @@ from leyline_agent.serving.engine import Engine, Prompt, Run
 from leyline_agent.serving.generate import Generation
 from leyline_agent.serving.kv.sequence import CachedSequence
 from leyline_agent.serving.render import ChatRenderer
+from leyline_agent.serving.run import Need
+from leyline_agent.serving.scheduler import Job, Scheduler, Steps
 from leyline_agent.serving.sessions import EngineSession, SessionStore
 from leyline_agent.serving.turns import Turn, plan_chat
 from leyline_agent.serving.wire import ChatRequest
 
-__all__ = ["ChatService", "Step", "head"]
-
-Step = dict[str, Any] | None
-"""What a step of a request gives: a body to send now, or None."""
+__all__ = ["ChatService", "head"]
 
 
 class ChatService:
@@ -51,7 +48,7 @@ class ChatService:
         self.name = name
         self.chat = chat or ChatRenderer(tokenizer)
         self.sessions = SessionStore()
-        self._one_at_a_time = threading.Lock()  # whole completions; streams may interleave
+        self.scheduler = Scheduler(engine)
         self._edited: CachedSequence | None = None
         engine.reclaimers.append(self._reclaim)
 
@@ -61,47 +58,30 @@ class ChatService:
         Raises:
             EngineError: the prompt cannot be rendered or does not fit.
         """
-        return self.drain(self.steps(request, tenant, stream=False))
+        answer = self.scheduler.run(self.job(request, tenant, stream=False))
+        assert answer is not None
+        return answer
 
     def stream(self, request: ChatRequest, tenant: str = "") -> Iterator[dict[str, Any]]:
         """The chunks of a streamed completion; the last one carries the receipt.
 
         Closing the iterator early abandons the turn: nothing is committed.
         """
-        with closing(self.steps(request, tenant, stream=True)) as steps:
-            yield from filter(None, steps)
+        return self.scheduler.stream(self.job(request, tenant, stream=True))
 
-    def steps(
+    def job(
         self, request: ChatRequest, tenant: str = "", *, stream: bool
-    ) -> Generator[Step, None, None]:
-        """A request in steps of one chunk of prefill or one token each.
+    ) -> Job[dict[str, Any] | None]:
+        """A request for the scheduler: it sends the chunks of a stream, or returns a completion.
 
-        Yields what there is to send, or None: the chunks of a stream, else one completion at the
-        end. Closing it abandons the turn.
+        Cancelled, it abandons the turn. Requests of one session are served one after the other.
         """
-        with self._turn(request, tenant) as turn:
-            yield from self.prefill(turn.run)
-            if stream:
-                yield from self._chunks(turn)
-                return
-            for _ in turn.pieces():
-                yield None
-            choice = {
-                "index": 0,
-                "message": turn.reply,
-                "finish_reason": turn.finish_reason,
-                "logprobs": turn.logprobs(),
-            }
-            answer = head("chat.completion", self.name)
-            receipt = turn.commit()
-            yield {**answer, "choices": [choice], "usage": turn.usage(), "leyline": _wire(receipt)}
+        session = request.leyline.session if request.leyline else None
+        return Job(lambda: self._steps(request, tenant, stream), self.key(tenant, session))
 
-    def drain(self, steps: Iterator[Step]) -> dict[str, Any]:
-        """Take a request's steps at one go, no other drained request between; its last body."""
-        with self._one_at_a_time:
-            [answer] = deque(steps, maxlen=1)
-        assert answer is not None
-        return answer
+    def key(self, tenant: str, session_id: str | None) -> Hashable | None:
+        """What jobs that must not overlap have in common: the tenant's session, if any."""
+        return None if session_id is None else (tenant, session_id)
 
     def recorded(
         self, request: ChatRequest, reply: Message, tenant: str = "", *, score: bool = False
@@ -112,19 +92,22 @@ class ChatService:
             The receipt, and with `score` the float32 logits [reply tokens, vocab] that predicted
             each of the reply's tokens (None where no model runs).
         """
-        with self._one_at_a_time, self._turn(request, tenant) as turn:
-            for _ in self.prefill(turn.run):
-                pass
-            tokens = turn.tokens_of(reply)
-            logits = None
-            with self.exclusive():
-                if score and tokens:
-                    logits = turn.run.score(tokens)
-                elif tokens:
-                    turn.run.extend(tokens)
-            turn.generated.tokens.extend(tokens)
-            turn.reply = reply
-            return turn.commit(), logits
+
+        def steps() -> Steps[tuple[Receipt, Tensor | None]]:
+            turn = yield from self._begun(request, tenant)
+            try:
+                run, tokens = turn.run, turn.tokens_of(reply)
+                if tokens:
+                    yield from self.engine.when_room(lambda: run.append(tokens, score=score))
+                    yield from run.computing()
+                turn.generated.tokens.extend(tokens)
+                turn.reply = reply
+                return turn.commit(), run.scored() if tokens else None
+            finally:
+                self.engine.abandon(turn.run)
+
+        session = request.leyline.session if request.leyline else None
+        return self.scheduler.run(Job(steps, self.key(tenant, session)))
 
     def check_ids(self, ids: Iterable[int]) -> None:
         """Raise InvalidRequest for a token id the model does not have."""
@@ -145,19 +128,24 @@ class ChatService:
         """Hold the engine."""
         return self.engine.exclusive()
 
-    @contextmanager
-    def running(self, plan: Callable[[], Turn]) -> Iterator[tuple[Turn, Run]]:
-        """A planned turn and its run, to be prefilled; abandoned at the end unless finished."""
-        with self.exclusive():
+    def running(self, plan: Callable[[], Turn]) -> Steps[tuple[Turn, Run]]:
+        """A planned turn and its run, the prompt computed; the caller abandons or finishes it."""
+
+        def begin() -> tuple[Turn, Run]:
             started = time.perf_counter()
             turn = plan()
             run = self.open(turn.prompt)
             # What a user waits for: rendering and lowering included, the queue not.
             run.seconds = time.perf_counter() - started
+            return turn, run
+
+        turn, run = yield from self.engine.when_room(begin)
         try:
-            yield turn, run
-        finally:
+            yield from run.computing()
+        except BaseException:
             self.engine.abandon(run)
+            raise
+        return turn, run
 
     def open(self, prompt: Prompt) -> Run:
         """`Engine.open`; what the prompt edits is given up last to make room. Holds no lock."""
@@ -167,16 +155,36 @@ class ChatService:
         finally:
             self._edited = None
 
-    def prefill(self, run: Run) -> Iterator[None]:
-        """Compute a run's prompt, a chunk a step."""
-        while len(run.pending):
-            with self.exclusive():
-                run.prefill()
-            yield None
+    def _steps(
+        self, request: ChatRequest, tenant: str, stream: bool
+    ) -> Steps[dict[str, Any] | None]:
+        turn = yield from self._begun(request, tenant)
+        try:
+            if stream:
+                yield from self._chunks(turn)
+                return None
+            for item in turn.pieces():
+                if isinstance(item, Need):
+                    yield item
+            choice = {
+                "index": 0,
+                "message": turn.reply,
+                "finish_reason": turn.finish_reason,
+                "logprobs": turn.logprobs(),
+            }
+            answer = head("chat.completion", self.name)
+            receipt = turn.commit()
+            return {
+                **answer,
+                "choices": [choice],
+                "usage": turn.usage(),
+                "leyline": _wire(receipt),
+            }
+        finally:
+            self.engine.abandon(turn.run)
 
-    @contextmanager
-    def _turn(self, request: ChatRequest, tenant: str) -> Iterator[ChatTurn]:
-        """A turn whose prompt is to be prefilled."""
+    def _begun(self, request: ChatRequest, tenant: str) -> Steps[ChatTurn]:
+        """A turn whose prompt is computed; the caller commits it, and abandons its run anyhow."""
         commit = request.leyline
         session = self.session(tenant, commit.session) if commit else None
 
@@ -184,14 +192,14 @@ class ChatService:
             tools = request.shown_tools
             return plan_chat(self.chat, request.messages, tools, tenant, session, commit)
 
-        with self.running(plan) as (planned, run):
-            alternatives = (request.top_logprobs or 0) if request.logprobs else None
-            generation = Generation(
-                run, self.chat, request, limit=request.limit, top_logprobs=alternatives
-            )
-            yield ChatTurn(self.engine, self.chat, request, session, planned, run, generation)
+        planned, run = yield from self.running(plan)
+        alternatives = (request.top_logprobs or 0) if request.logprobs else None
+        generation = Generation(
+            run, self.chat, request, limit=request.limit, top_logprobs=alternatives
+        )
+        return ChatTurn(self.engine, self.chat, request, session, planned, run, generation)
 
-    def _chunks(self, turn: ChatTurn) -> Iterator[Step]:
+    def _chunks(self, turn: ChatTurn) -> Iterator[dict[str, Any] | Need]:
         """The reply as OpenAI streams it; usage comes where it was asked for, as it asks for it."""
         start = head("chat.completion.chunk", self.name)
         asked = turn.request.include_usage
@@ -205,11 +213,11 @@ class ChatService:
             }
 
         yield chunk({"role": "assistant", "content": ""})
-        for pieces in turn.pieces():
-            for piece in pieces:
-                yield chunk(_delta(piece, turn), **turn.new_logprobs())
-            if not pieces:
-                yield None
+        for item in turn.pieces():
+            if isinstance(item, Need):
+                yield item
+            else:
+                yield chunk(_delta(item, turn), **turn.new_logprobs())
         receipt = _wire(turn.commit())
         last = chunk({}, finish_reason=turn.finish_reason, **turn.new_logprobs())
         if not asked:

@@ -10,9 +10,10 @@ from leyline_agent.adapter import Commit
 from leyline_agent.lowering import common_prefix
 from leyline_agent.message import Message
 from leyline_agent.receipt import Receipt
-from leyline_agent.serving.engine import Engine, Run
+from leyline_agent.serving.engine import Engine
 from leyline_agent.serving.generate import Generated, Generation
 from leyline_agent.serving.render import ChatRenderer
+from leyline_agent.serving.run import Need, Run
 from leyline_agent.serving.scrub import redact
 from leyline_agent.serving.sessions import EngineSession, Version
 from leyline_agent.serving.tool_calls import ToolCall, ToolCallParser
@@ -48,15 +49,18 @@ class ChatTurn:
         """What has been generated so far."""
         return self.generation.result
 
-    def pieces(self) -> Iterator[list[Piece]]:
-        """Generate: with each token, the text that became certain and the calls that are whole.
+    def pieces(self) -> Iterator[Piece | Need]:
+        """Generate: text as it becomes certain, calls when they are whole, and what it waits for.
 
         `reply` holds all of it at the end.
         """
         parser = ToolCallParser(self.request.shown_tools)
-        for text in self.generation:
-            yield [self._said(piece) for piece in parser.feed(text)]
-        yield [self._said(piece) for piece in parser.finish()]
+        for item in self.generation:
+            if isinstance(item, str):
+                yield from map(self._said, parser.feed(item))
+            else:
+                yield item
+        yield from map(self._said, parser.finish())
         if self.reply["content"] is None and "tool_calls" not in self.reply:
             self.reply["content"] = ""
 

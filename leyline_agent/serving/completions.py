@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Generator
 from typing import Any
 
 from leyline_agent.errors import InvalidRequest
 from leyline_agent.receipt import Receipt
-from leyline_agent.serving.chat import ChatService, Step, head
+from leyline_agent.serving.chat import ChatService, head
 from leyline_agent.serving.chat_turn import tell, usage
 from leyline_agent.serving.engine import Run
 from leyline_agent.serving.generate import Generation
 from leyline_agent.serving.render import well_formed
+from leyline_agent.serving.run import Need
+from leyline_agent.serving.scheduler import Job, Steps
 from leyline_agent.serving.sessions import EngineSession, Version
 from leyline_agent.serving.turns import Turn, plan_tokens
 from leyline_agent.serving.wire import CompletionRequest, TokenCommit
 
-__all__ = ["completion_steps", "complete_text"]
+__all__ = ["complete_text", "completion_job"]
 
 
 def complete_text(
@@ -30,13 +31,22 @@ def complete_text(
         EditError: directives that do not fit the base version's tokens.
         EngineError: the prompt does not fit.
     """
-    return service.drain(completion_steps(service, request, tenant, stream=False))
+    answer = service.scheduler.run(completion_job(service, request, tenant, stream=False))
+    assert answer is not None
+    return answer
 
 
-def completion_steps(
+def completion_job(
     service: ChatService, request: CompletionRequest, tenant: str = "", *, stream: bool
-) -> Generator[Step, None, None]:
-    """A request in steps, as `ChatService.steps`. The last body has the ids that were sampled."""
+) -> Job[dict[str, Any] | None]:
+    """A request for the scheduler, as `ChatService.job`. Its last body has the ids sampled."""
+    session = request.leyline.session if request.leyline else None
+    return Job(lambda: _steps(service, request, tenant, stream), service.key(tenant, session))
+
+
+def _steps(
+    service: ChatService, request: CompletionRequest, tenant: str, stream: bool
+) -> Steps[dict[str, Any] | None]:
     commit = request.leyline
     tokens = _tokens(service, request)
     session = service.session(tenant, commit.session) if commit else None
@@ -46,14 +56,19 @@ def completion_steps(
         return plan_tokens(tokens, tenant, session, commit, digest)
 
     start = head("text_completion", service.name, "cmpl")
-    with service.running(plan) as (turn, run):
-        yield from service.prefill(run)
+    turn, run = yield from service.running(plan)
+    try:
         generation = Generation(run, service.chat, request, limit=request.max_tokens)
-        for text in generation:
-            yield {**start, "choices": [_choice(text)]} if stream and text else None
+        for item in generation:
+            if isinstance(item, Need):
+                yield item
+            elif stream:
+                yield {**start, "choices": [_choice(item)]}
         receipt = tell(run.receipt, turn, commit)
         if session is not None and commit is not None:
             _commit(service, session, commit, run, receipt, digest)
+    finally:
+        service.engine.abandon(run)
     generated = generation.result
     ended = _choice("" if stream else generated.text, generated.finish_reason)
     more = {
@@ -61,17 +76,21 @@ def completion_steps(
         "leyline": receipt.model_dump(mode="json"),
     }
     choices = [{**ended, "token_ids": generated.tokens}]
-    if stream and request.include_usage:
+    if not stream:
+        return {**start, "choices": choices, **more}
+    if request.include_usage:
         yield {**start, "choices": choices}
         choices = []
-    elif stream:
+    else:
         del more["usage"]
     yield {**start, "choices": choices, **more}
+    return None
 
 
 def _tokens(service: ChatService, request: CompletionRequest) -> list[int]:
     tokens = request.prompt
     if isinstance(tokens, str):
+        service.chat.check_size([{"role": "user", "content": tokens}])
         tokens = service.chat.tokenizer.encode(well_formed(tokens))
     if not tokens:
         raise InvalidRequest("the prompt is empty; send some text or token ids")

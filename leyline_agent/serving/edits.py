@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from leyline_agent.adapter import Commit
 from leyline_agent.directive import Directive, Mode, apply
 from leyline_agent.errors import InvalidRequest, StaleSession, UnknownSession
-from leyline_agent.message import digest, view_digest
+from leyline_agent.message import Message, digest, view_digest
 from leyline_agent.receipt import Reason, Receipt
 from leyline_agent.serving.chat import ChatService
 from leyline_agent.serving.chat_turn import tell
 from leyline_agent.serving.engine import Prompt
 from leyline_agent.serving.kv.sequence import CachedSequence
+from leyline_agent.serving.scheduler import Job, Steps
 from leyline_agent.serving.scrub import redact
 from leyline_agent.serving.sessions import EngineSession, Version
 from leyline_agent.serving.turns import Turn, as_items, plan_ahead
 from leyline_agent.serving.wire import DirectivesRequest, EditsRequest, TokenCommit
 
-__all__ = ["apply_directives", "edit_ahead", "forget"]
+__all__ = [
+    "apply_directives",
+    "directives_job",
+    "edit_ahead",
+    "edits_job",
+    "forget",
+    "forget_job",
+]
 
 
 def edit_ahead(service: ChatService, request: EditsRequest, tenant: str = "") -> Receipt:
@@ -29,39 +39,58 @@ def edit_ahead(service: ChatService, request: EditsRequest, tenant: str = "") ->
         StaleSession: another commit has the version's number.
         InvalidRequest: that version has no messages, or the digest is not theirs.
     """
-    commit = request.leyline
-    with service.exclusive():
-        session = _session(service, tenant, commit.session)
-        view = request.messages
-        again = session.made(commit.version, commit.base_version, commit.view_digest, view)
-        if again is not None:
-            return again.receipt
-        base = _base(session, commit.base_version)
-        if base.messages is None:
-            raise InvalidRequest(
-                f"version {base.number} of session {session.id!r} was made of tokens; it has no "
-                "messages to edit, only tokens (POST .../directives)"
-            )
-        if commit.view_digest not in ("", view_digest(digest(m) for m in view)):
-            raise InvalidRequest("view_digest does not match the messages; nothing was edited")
+    return service.scheduler.run(edits_job(service, request, tenant))
+
+
+def edits_job(service: ChatService, request: EditsRequest, tenant: str = "") -> Job[Receipt]:
+    """`edit_ahead` for the scheduler."""
+    commit, view = request.leyline, request.messages
+
+    def steps() -> Steps[Receipt]:
+        with service.exclusive():
+            session = _session(service, tenant, commit.session)
+            again = session.made(commit.version, commit.base_version, commit.view_digest, view)
+            if again is not None:
+                return again.receipt
+            base = _editable(session, commit, view)
         tools = base.tools if request.tools is None else request.tools
-        turn = plan_ahead(service.chat, view, tools, session, base, commit)
-        receipt, sequence = _run(service, session, base, turn, commit.version)
-        if any(edit.redact for edit in commit.edits):
-            receipt = redact(service.engine, session, sequence, receipt, turn, view)
-            service.chat.forget_texts()
-        version = Version(
-            number=commit.version,
-            base=base.number,
-            digest=commit.view_digest,
-            messages=view,
-            sequence=sequence,
-            prompt_len=len(sequence),
-            receipt=receipt,
-            tools=tools,
-        )
-        session.add(version)
+
+        def plan() -> Turn:
+            _base(session, base.number)  # it may have been evicted while there was no room
+            return plan_ahead(service.chat, view, tools, session, base, commit)
+
+        turn, receipt, sequence = yield from _run(service, session, base, commit.version, plan)
+        with service.exclusive():
+            if any(edit.redact for edit in commit.edits):
+                receipt = redact(service.engine, session, sequence, receipt, turn, view)
+                service.chat.forget_texts()
+            version = Version(
+                number=commit.version,
+                base=base.number,
+                digest=commit.view_digest,
+                messages=view,
+                sequence=sequence,
+                prompt_len=len(sequence),
+                receipt=receipt,
+                tools=tools,
+            )
+            session.add(version)
         return receipt
+
+    return Job(steps, service.key(tenant, commit.session))
+
+
+def _editable(session: EngineSession, commit: Commit, view: Sequence[Message]) -> Version:
+    """The version a commit edits, if its messages are there to edit."""
+    base = _base(session, commit.base_version)
+    if base.messages is None:
+        raise InvalidRequest(
+            f"version {base.number} of session {session.id!r} was made of tokens; it has no "
+            "messages to edit, only tokens (POST .../directives)"
+        )
+    if commit.view_digest not in ("", view_digest(digest(m) for m in view)):
+        raise InvalidRequest("view_digest does not match the messages; nothing was edited")
+    return base
 
 
 def apply_directives(
@@ -75,30 +104,46 @@ def apply_directives(
         StaleSession: `base_version` is not the newest version, or another has the number.
         UnknownSession: the session is not held here.
     """
+    return service.scheduler.run(directives_job(service, session_id, request, tenant))
+
+
+def directives_job(
+    service: ChatService, session_id: str, request: DirectivesRequest, tenant: str = ""
+) -> Job[Receipt]:
+    """`apply_directives` for the scheduler."""
     directives = [item.directive() for item in request.directives]
     for directive in directives:
         service.check_ids(directive.replacement)
     number = request.version or request.base_version + 1
     identity = hashlib.blake2b(repr(directives).encode(), digest_size=16).hexdigest()
-    with service.exclusive():
-        session = _session(service, tenant, session_id)
-        held = session.versions.get(number)
-        if held is not None and held.is_of(request.base_version, identity, None):
-            return held.receipt
-        newest = session.newest.number if session.newest else 0
-        if request.base_version != newest:
-            raise StaleSession(
-                f"session {session_id!r} is at version {newest}, not {request.base_version}; "
-                "read it again and lower the edits against its tokens"
-            )
-        session.made(number, newest, identity)  # raises where another commit has the number
-        base = _base(session, newest)
-        tokens = apply(base.sequence.tokens, directives)
-        items = as_items(directives)
-        prompt = Prompt(tokens, tenant, base.sequence, items, version=number, owner=session.id)
-        receipt, sequence = _run(service, session, base, Turn(prompt), number)
-        session.add(Version(number, newest, identity, None, sequence, len(sequence), receipt))
+
+    def steps() -> Steps[Receipt]:
+        with service.exclusive():
+            session = _session(service, tenant, session_id)
+            held = session.versions.get(number)
+            if held is not None and held.is_of(request.base_version, identity, None):
+                return held.receipt
+            newest = session.newest.number if session.newest else 0
+            if request.base_version != newest:
+                raise StaleSession(
+                    f"session {session_id!r} is at version {newest}, not {request.base_version}; "
+                    "read it again and lower the edits against its tokens"
+                )
+            session.made(number, newest, identity)  # raises where another commit has the number
+
+        def plan() -> Turn:
+            base = _base(session, newest).sequence
+            tokens = apply(base.tokens, directives)
+            items = as_items(directives)
+            return Turn(Prompt(tokens, tenant, base, items, version=number, owner=session.id))
+
+        base = session.versions[newest]
+        _, receipt, sequence = yield from _run(service, session, base, number, plan)
+        with service.exclusive():
+            session.add(Version(number, newest, identity, None, sequence, len(sequence), receipt))
         return receipt
+
+    return Job(steps, service.key(tenant, session_id))
 
 
 def forget(service: ChatService, session_id: str, edit_id: str, tenant: str = "") -> Receipt:
@@ -111,30 +156,54 @@ def forget(service: ChatService, session_id: str, edit_id: str, tenant: str = ""
         UnknownSession: the session is not held here.
         InvalidRequest: the session never carried out an edit of that id.
     """
-    with service.exclusive():
-        session = _session(service, tenant, session_id)
-        if not any(edit.id == edit_id for r in session.receipts for edit in r.edits):
-            raise InvalidRequest(
-                f"session {session_id!r} has no edit {edit_id!r}; ids are in its receipts' edits"
+    return service.scheduler.run(forget_job(service, session_id, edit_id, tenant))
+
+
+def forget_job(
+    service: ChatService, session_id: str, edit_id: str, tenant: str = ""
+) -> Job[Receipt]:
+    """`forget` for the scheduler."""
+
+    def steps() -> Steps[Receipt]:
+        with service.exclusive():
+            session = _session(service, tenant, session_id)
+            newest = _forgettable(session, edit_id)
+
+        def plan() -> Turn:
+            sequence = _base(session, newest.number).sequence
+            at, tokens = sequence.first_that_saw(edit_id), list(sequence.tokens)
+            again = [] if at is None else [_computed_again(at, tokens)]
+            items = as_items(again)
+            prompt = Prompt(
+                tokens, tenant, sequence, items, version=newest.number, owner=session.id
             )
-        for version in session.versions.values():
-            saw = version.sequence.first_that_saw(edit_id) is not None
-            if saw and version is not session.newest:
-                version.evict()
-        newest = _base(session, session.newest.number if session.newest else 0)
-        at = newest.sequence.first_that_saw(edit_id)
-        tokens = list(newest.sequence.tokens)
-        again = [] if at is None else [Directive(at, len(tokens), tuple(tokens[at:]), Mode.FORGET)]
-        items = as_items(again)
-        prompt = Prompt(
-            tokens, tenant, newest.sequence, items, version=newest.number, owner=session.id
-        )
-        turn = Turn(prompt, Reason.ASKED if items else Reason.NO_CHANGE)
-        receipt, sequence = _run(service, session, newest, turn, newest.number)
+            return Turn(prompt, Reason.ASKED if items else Reason.NO_CHANGE)
+
+        _, receipt, sequence = yield from _run(service, session, newest, newest.number, plan)
         named = tuple(edit.model_copy(update={"id": edit_id}) for edit in receipt.edits)
         receipt = receipt.model_copy(update={"edits": named})
-        session.add(replace(newest, sequence=sequence, receipt=receipt))
+        with service.exclusive():
+            session.add(replace(newest, sequence=sequence, receipt=receipt))
         return receipt
+
+    return Job(steps, service.key(tenant, session_id))
+
+
+def _forgettable(session: EngineSession, edit_id: str) -> Version:
+    """The newest version; older ones that absorbed the span are given up."""
+    if not any(edit.id == edit_id for r in session.receipts for edit in r.edits):
+        raise InvalidRequest(
+            f"session {session.id!r} has no edit {edit_id!r}; ids are in its receipts' edits"
+        )
+    for version in session.versions.values():
+        saw = version.sequence.first_that_saw(edit_id) is not None
+        if saw and version is not session.newest:
+            version.evict()
+    return _base(session, session.newest.number if session.newest else 0)
+
+
+def _computed_again(at: int, tokens: Sequence[int]) -> Directive:
+    return Directive(at, len(tokens), tuple(tokens[at:]), Mode.FORGET)
 
 
 def _session(service: ChatService, tenant: str, session_id: str) -> EngineSession:
@@ -159,15 +228,15 @@ def _base(session: EngineSession, number: int) -> Version:
 
 
 def _run(
-    service: ChatService, session: EngineSession, base: Version, turn: Turn, version: int
-) -> tuple[Receipt, CachedSequence]:
-    """Compute a planned turn; its receipt and its sequence."""
-    run = service.open(turn.prompt)
-    try:
-        while len(run.pending):
-            run.prefill()
-    except BaseException:
-        run.abandon()
-        raise
+    service: ChatService,
+    session: EngineSession,
+    base: Version,
+    version: int,
+    plan: Callable[[], Turn],
+) -> Steps[tuple[Turn, Receipt, CachedSequence]]:
+    """Plan a turn and compute it; its receipt and its sequence."""
+    turn, run = yield from service.running(plan)
+    with service.exclusive():
+        sequence = run.finish()
     commit = TokenCommit(session=session.id, base_version=base.number, version=version)
-    return tell(run.receipt, turn, commit), run.finish()
+    return turn, tell(run.receipt, turn, commit), sequence

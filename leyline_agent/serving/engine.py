@@ -7,7 +7,8 @@
     run.finish()
 
 One thread at a time: whoever is not alone wraps each call in `engine.exclusive()`. Runs may take
-turns between calls, for each owns its slots.
+turns between calls, for each owns its slots, and many are computed at once (`Engine.compute`); who
+is when is for the scheduler to say.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import torch
 
@@ -43,6 +44,8 @@ from leyline_agent.serving.repair import RepairConfig
 from leyline_agent.serving.run import Run
 
 __all__ = ["Engine", "EngineConfig", "Prompt", "Run"]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -232,9 +235,7 @@ class Engine:
                 "conversation, or let a policy do it"
             )
 
-    def with_room(
-        self, tokens: int, action: Callable[[], Any], reused: Iterable[Extent] = ()
-    ) -> Any:
+    def with_room(self, tokens: int, action: Callable[[], T], reused: Iterable[Extent] = ()) -> T:
         """Run an allocation of about `tokens` slots; when the pool is full, evict and retry.
 
         Slots that the action will reuse are not given up, whoever holds them now.
@@ -249,6 +250,16 @@ class Engine:
                 return action()
             finally:
                 self.pool.release(held)
+
+    def when_room(self, action: Callable[[], T]) -> Generator[OutOfSlots, None, T]:
+        """What an allocation returns, holding the engine; yields what it lacks until it has it."""
+        while True:
+            with self.exclusive():
+                try:
+                    return action()
+                except OutOfSlots as error:
+                    lacking = error
+            yield lacking
 
     def reclaim(self, tokens: int) -> None:
         """Make room: idle cached prefixes first, then whatever the reclaimers give up."""
@@ -277,7 +288,7 @@ class Engine:
         cached = match.length + sum(
             max(0, piece.end - max(piece.start, match.length)) for piece in pieces
         )
-        done: Splice = self.with_room(
+        done = self.with_room(
             len(prompt.tokens) - cached + len(settled.repair.positions) + 1,
             lambda: splice(
                 self.pool, prompt.tokens, pieces, match.extents, settled.repair.positions

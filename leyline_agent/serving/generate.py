@@ -8,8 +8,8 @@ from typing import Any
 
 from leyline_agent.errors import EngineError
 from leyline_agent.serving.detokenize import Detokenizer
-from leyline_agent.serving.engine import Run
 from leyline_agent.serving.render import ChatRenderer
+from leyline_agent.serving.run import Need, Run
 from leyline_agent.serving.sampling import Sampler, log_probs
 from leyline_agent.serving.wire import SamplingRequest
 
@@ -34,9 +34,9 @@ class Generated:
 
 
 class Generation:
-    """Generates a reply; iterating yields the text that became certain with each token, or "".
+    """Generates a reply; iterating yields the text that became certain with each token.
 
-    The engine is held for each token's computation, not between.
+    In between it yields its run to have it computed, or the room it lacks to wait for it.
 
     Args:
         run: the computed prompt; it is extended by every token kept.
@@ -69,7 +69,7 @@ class Generation:
         """Whether a stop string ended the reply: its ids then say more than its text."""
         return self.detokenizer.stopped is not None
 
-    def __iter__(self) -> Iterator[str]:
+    def __iter__(self) -> Iterator[str | Need]:
         for number in range(self.limit):
             token = self._sample()
             if token in self.chat.stop_ids:
@@ -78,16 +78,22 @@ class Generation:
             self.result.tokens.append(token)
             new = self.detokenizer.feed(token)
             self.result.text += new
-            yield new
+            if new:
+                yield new
             if self.cut:
                 self.result.finish_reason = "stop"
                 break
             if number + 1 < self.limit:
-                with self.run.engine.exclusive():
-                    self.run.step(token)
+                yield from self._step(token)
         rest = self.detokenizer.finish()
         self.result.text += rest
-        yield rest
+        if rest:
+            yield rest
+
+    def _step(self, token: int) -> Iterator[Need]:
+        run = self.run
+        yield from run.engine.when_room(lambda: run.append([token]))
+        yield from run.computing()
 
     def _sample(self) -> int:
         logits = self.run.logits

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from leyline_agent.errors import EngineError
+from leyline_agent.errors import EngineError, OutOfSlots
 from leyline_agent.receipt import Receipt
 from leyline_agent.serving.executor import Computed, Work
 from leyline_agent.serving.kernels.backend import Positions
@@ -20,7 +20,7 @@ from leyline_agent.serving.modes import Settled
 if TYPE_CHECKING:
     from leyline_agent.serving.engine import Engine
 
-__all__ = ["Run"]
+__all__ = ["Need", "Run"]
 
 
 @dataclass(eq=False)
@@ -162,3 +162,7 @@ class Run:
             self.finish()
         self._open = False
         self.sequence.release()
+
+
+Need = Run | OutOfSlots
+"""What steps wait for: a run to be computed, or the room they lack."""

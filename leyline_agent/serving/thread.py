@@ -1,65 +1,92 @@
-"""The engine's thread: its work runs there, step after step, and no event loop waits for it."""
+"""A thread that drives the scheduler while there is something to do, and its jobs in event loops.
+
+One thread, not a pool: what can be computed at once is computed together anyway, and torch keeps a
+team of helpers for each thread that calls it.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, Callable, Generator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
-from typing import TypeVar
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from typing import Any, Generic, TypeVar
 
-__all__ = ["EngineThread"]
+from leyline_agent.serving.scheduler import Job, Scheduler
+
+__all__ = ["AsyncTask", "EngineThread"]
 
 T = TypeVar("T")
 
+_END = object()
+
 
 class EngineThread:
-    """Runs functions and generators on one thread, in order of arrival.
+    """Drives a scheduler. The thread begins with a job and ends when all are done."""
 
-    One thread, not a pool: torch keeps a team of helpers for each thread that calls it.
-    """
+    def __init__(self, scheduler: Scheduler) -> None:
+        self.scheduler = scheduler
+        self._lock = threading.Lock()
+        self._alive = False
 
-    def __init__(self) -> None:
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="leyline-engine")
+    def submit(self, job: Job[T], ended: Callable[[], object] = lambda: None) -> AsyncTask[T]:
+        """Begin a job as soon as it is its turn. `ended` is called in the event loop."""
+        task = AsyncTask(self.scheduler, job, ended)
+        with self._lock:
+            if not self._alive:
+                self._alive = True
+                threading.Thread(target=self._drive, name="leyline-engine", daemon=True).start()
+        return task
 
-    async def call(self, function: Callable[[], T]) -> T:
-        """What the function returns. Cancelled before its turn, it does not run."""
-        return await asyncio.get_running_loop().run_in_executor(self._executor, function)
-
-    async def iterate(self, steps: Generator[T, None, None]) -> AsyncGenerator[T, None]:
-        """The items of a generator; whoever stops early closes it, on the thread, in its turn.
-
-        A step that runs when the consumer is cancelled runs to its end, and no other begins.
-        """
-        end = object()
+    async def call(self, job: Job[T]) -> T:
+        """What a job returns; cancelled, it stops."""
+        task = self.submit(job)
         try:
-            while (item := await self.call(lambda: next(steps, end))) is not end:
-                yield item  # type: ignore[misc]
+            return await task.result()
         finally:
-            self._executor.submit(steps.close)
+            task.cancel()
 
-    async def drain(self, steps: Generator[T, None, None]) -> T | None:
-        """The last item of a generator, taken at one go; None when there is none.
+    def _drive(self) -> None:
+        while True:
+            self.scheduler.drive(lambda: self.scheduler.idle)
+            with self._lock:
+                if self.scheduler.idle:
+                    self._alive = False
+                    return
 
-        Whoever stops waiting stops it after the step that runs.
-        """
-        gone = threading.Event()
 
-        def run() -> T | None:
-            last = None
-            with closing(steps):
-                for item in steps:
-                    last = item
-                    if gone.is_set():
-                        break
-            return last
+class AsyncTask(Generic[T]):
+    """A job seen from an event loop: iterate over what it sends; `result` waits for its end."""
 
-        try:
-            return await self.call(run)
-        finally:
-            gone.set()
+    def __init__(self, scheduler: Scheduler, job: Job[T], ended: Callable[[], object]) -> None:
+        self._scheduler = scheduler
+        self._ended = ended
+        self._loop = asyncio.get_running_loop()
+        self._bodies: asyncio.Queue[Any] = asyncio.Queue()
+        self._task = scheduler.submit(job, self._tell, lambda: self._tell(_END))
 
-    def close(self) -> None:
-        """Wait for the step that runs now; nothing can be run afterwards."""
-        self._executor.shutdown()
+    async def __aiter__(self) -> AsyncIterator[Any]:
+        """What the job sends, whenever it is ready. Raises what the job raises."""
+        while (body := await self._bodies.get()) is not _END:
+            yield body
+        self._bodies.put_nowait(_END)  # for whoever asks again
+        self._task.result()
+
+    async def result(self) -> T:
+        """What the job returns. Raises what it raises."""
+        async for _ in self:
+            pass
+        return self._task.result()
+
+    def cancel(self) -> None:
+        """Nobody wants it any more. Harmless when it is done."""
+        self._scheduler.cancel(self._task)
+
+    def _tell(self, body: Any) -> None:
+        with suppress(RuntimeError):  # the loop is closed: nobody listens
+            self._loop.call_soon_threadsafe(self._put, body)
+
+    def _put(self, body: Any) -> None:
+        self._bodies.put_nowait(body)
+        if body is _END:
+            self._ended()

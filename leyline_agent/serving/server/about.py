@@ -50,6 +50,8 @@ async def health(desk: TheDesk) -> dict[str, Any]:
         "model": service.name,
         "busy": not idle,
         "in_flight": desk.in_flight,
+        "running": service.scheduler.num_running,
+        "waiting": service.scheduler.num_waiting,
         "sessions": len(service.sessions),
         "pool": _pool(service.engine),
         "tree_tokens": desk.tree_tokens,

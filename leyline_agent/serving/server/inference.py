@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import AsyncIterator, Generator
+from collections.abc import AsyncIterator
 from typing import Any
 
 from fastapi import APIRouter, HTTPException, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from leyline_agent.errors import LeylineError
-from leyline_agent.serving.chat import Step
-from leyline_agent.serving.completions import completion_steps
-from leyline_agent.serving.server.desk import Desk, TheDesk, Work
+from leyline_agent.serving.completions import completion_job
+from leyline_agent.serving.scheduler import Job
+from leyline_agent.serving.server.desk import Desk, TheDesk
 from leyline_agent.serving.server.problems import error_body
 from leyline_agent.serving.server.tenant import Tenant
+from leyline_agent.serving.thread import AsyncTask
 from leyline_agent.serving.wire import CheckedChatRequest, CompletionRequest, SamplingRequest
 
 __all__ = ["router"]
@@ -33,8 +34,8 @@ async def chat_completions(
     body: CheckedChatRequest, request: Request, desk: TheDesk, tenant: Tenant
 ) -> Response:
     """A chat completion, at once or streamed."""
-    steps = desk.service.steps(body, tenant, stream=body.stream)
-    return await _answer(desk, body, request, steps)
+    job = desk.service.job(body, tenant, stream=body.stream)
+    return await _answer(desk, body, request, job)
 
 
 @router.post("/completions")
@@ -42,22 +43,22 @@ async def completions(
     body: CompletionRequest, request: Request, desk: TheDesk, tenant: Tenant
 ) -> Response:
     """A text completion, at once or streamed."""
-    steps = completion_steps(desk.service, body, tenant, stream=body.stream)
-    return await _answer(desk, body, request, steps)
+    job = completion_job(desk.service, body, tenant, stream=body.stream)
+    return await _answer(desk, body, request, job)
 
 
 async def _answer(
     desk: Desk,
     body: SamplingRequest,
     request: Request,
-    steps: Generator[Step, None, None],
+    job: Job[dict[str, Any] | None],
 ) -> Response:
     check_model(desk, body.model)
-    work = desk.work(request, steps)
+    work = desk.work(request, job)
     try:
         bodies = aiter(work)
         # A prompt that cannot be served says so by its status, streamed or not.
-        first = await anext(bodies, None)
+        first = await (anext(bodies, None) if body.stream else work.result())
     except BaseException:
         work.cancel()
         raise
@@ -84,7 +85,7 @@ def check_model(desk: Desk, name: str) -> None:
 
 
 async def _events(
-    work: Work, first: dict[str, Any], rest: AsyncIterator[dict[str, Any]]
+    work: AsyncTask[Any], first: dict[str, Any], rest: AsyncIterator[dict[str, Any]]
 ) -> AsyncIterator[str]:
     """Server-sent events; an error on the way is the last one."""
     try:

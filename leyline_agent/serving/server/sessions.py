@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from leyline_agent.errors import InvalidRequest, UnknownSession
 from leyline_agent.receipt import Receipt
 from leyline_agent.serving.chat import ChatService
-from leyline_agent.serving.edits import apply_directives, edit_ahead, forget
+from leyline_agent.serving.edits import directives_job, edits_job, forget_job
+from leyline_agent.serving.scheduler import Job
 from leyline_agent.serving.server.desk import TheDesk
 from leyline_agent.serving.server.tenant import Tenant
 from leyline_agent.serving.sessions import EngineSession, Version
@@ -37,7 +38,7 @@ async def edits(session_id: str, body: EditsRequest, desk: TheDesk, tenant: Tena
         raise InvalidRequest(
             f"the path names session {session_id!r} and the commit {body.leyline.session!r}"
         )
-    return await desk.call(lambda: edit_ahead(desk.service, body, tenant))
+    return await desk.call(edits_job(desk.service, body, tenant))
 
 
 @router.post("/directives")
@@ -45,7 +46,7 @@ async def directives(
     session_id: str, body: DirectivesRequest, desk: TheDesk, tenant: Tenant
 ) -> Receipt:
     """Apply token-space directives to the newest version: all of them, or none."""
-    return await desk.call(lambda: apply_directives(desk.service, session_id, body, tenant))
+    return await desk.call(directives_job(desk.service, session_id, body, tenant))
 
 
 @router.post("/forget")
@@ -53,7 +54,7 @@ async def forget_edit(
     session_id: str, body: ForgetRequest, desk: TheDesk, tenant: Tenant
 ) -> Receipt:
     """Compute again what absorbed the span an earlier edit removed."""
-    return await desk.call(lambda: forget(desk.service, session_id, body.edit_id, tenant))
+    return await desk.call(forget_job(desk.service, session_id, body.edit_id, tenant))
 
 
 @router.get("/receipts")
@@ -63,7 +64,8 @@ async def receipts(session_id: str, desk: TheDesk, tenant: Tenant) -> dict[str, 
     def found() -> list[Receipt]:
         return list(_find(desk.service, tenant, session_id).receipts)
 
-    data = [receipt.model_dump(mode="json") for receipt in await desk.call(found)]
+    key = desk.service.key(tenant, session_id)
+    data = [receipt.model_dump(mode="json") for receipt in await desk.call(Job.of(found, key))]
     return {"object": "list", "data": data}
 
 
@@ -72,7 +74,11 @@ async def show(
     session_id: str, desk: TheDesk, tenant: Tenant, tokens: bool = False
 ) -> dict[str, Any]:
     """What is held of a session; with `tokens` the newest version's token ids, too."""
-    return await desk.call(lambda: _shown(_find(desk.service, tenant, session_id), tokens))
+
+    def shown() -> dict[str, Any]:
+        return _shown(_find(desk.service, tenant, session_id), tokens)
+
+    return await desk.call(Job.of(shown, desk.service.key(tenant, session_id)))
 
 
 @router.delete("")
@@ -84,7 +90,7 @@ async def delete(session_id: str, desk: TheDesk, tenant: Tenant) -> dict[str, An
         with desk.service.exclusive():
             desk.service.sessions.drop(tenant, session_id)
 
-    await desk.call(drop)
+    await desk.call(Job.of(drop, desk.service.key(tenant, session_id)))
     return {"id": session_id, "object": "leyline.session", "deleted": True}
 
 

@@ -1,60 +1,75 @@
-"""The engine's thread: order, one thread, and what cancelling does."""
+"""The engine's thread: it drives while there is work, and event loops wait without blocking."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Generator
-from contextlib import aclosing
+from collections.abc import AsyncIterator
 
 import pytest
 
+from leyline_agent.serving.engine import Engine, Prompt
+from leyline_agent.serving.scheduler import Job, Scheduler, Steps
 from leyline_agent.serving.thread import EngineThread
-
-
-class Counter:
-    """Counts up, remembering which threads asked and whether it was closed."""
-
-    def __init__(self, stop: int = 1_000_000) -> None:
-        self.stop = stop
-        self.count = 0
-        self.closed_on = ""
-        self.threads: set[str] = set()
-
-    def __call__(self) -> Generator[int, None, None]:
-        try:
-            while self.count < self.stop:
-                self.threads.add(threading.current_thread().name)
-                self.count += 1
-                yield self.count
-        finally:
-            self.closed_on = threading.current_thread().name
 
 
 @pytest.fixture
 async def thread() -> AsyncIterator[EngineThread]:
-    thread = EngineThread()
+    thread = EngineThread(Scheduler(Engine.counting(1000)))
     yield thread
-    thread.close()
+    until_idle(thread)
+    pool, forest = thread.scheduler.engine.pool, thread.scheduler.engine.forest
+    assert pool.num_used == forest.num_tokens
 
 
-async def test_everything_runs_on_one_thread(thread: EngineThread) -> None:
-    first, second = Counter(5), Counter(5)
+def until_idle(thread: EngineThread) -> None:
+    thread.scheduler.drive(lambda: thread.scheduler.idle)
 
-    async def collect(counter: Counter) -> list[int]:
-        return [item async for item in thread.iterate(counter())]
 
-    both = await asyncio.gather(collect(first), collect(second))
-    assert both == [[1, 2, 3, 4, 5]] * 2
-    assert await thread.drain(Counter(7)()) == 7
-    assert await thread.drain(Counter(0)()) is None
-    assert first.threads == second.threads
-    assert threading.current_thread().name not in first.threads
+class Reply:
+    """A reply of so many tokens, which remembers which threads made it."""
+
+    def __init__(self, engine: Engine, length: int) -> None:
+        self.engine = engine
+        self.length = length
+        self.made = 0
+        self.threads: set[str] = set()
+        self.job = Job(self.steps)
+
+    def steps(self) -> Steps[int]:
+        run = yield from self.engine.when_room(lambda: self.engine.open(Prompt([1, 2])))
+        try:
+            yield from run.computing()
+            for number in range(self.length):
+                self.threads.add(threading.current_thread().name)
+                self.made += 1
+                yield number
+                if number < 500:
+                    yield from self.engine.when_room(lambda: run.append([3]))
+                    yield from run.computing()
+            return self.made
+        finally:
+            self.engine.abandon(run)
+
+
+async def test_replies_are_made_on_one_thread_together(thread: EngineThread) -> None:
+    first, second = (Reply(thread.scheduler.engine, 50) for _ in range(2))
+    tasks = [thread.submit(reply.job) for reply in (first, second)]
+    assert [body async for body in tasks[0]] == list(range(50))
+    assert await tasks[1].result() == 50
+    assert first.threads == second.threads == {"leyline-engine"}
+
+
+async def test_the_thread_ends_with_the_work_and_begins_again(thread: EngineThread) -> None:
+    for _ in range(3):
+        assert await thread.call(Reply(thread.scheduler.engine, 5).job) == 5
+        while any(t.name == "leyline-engine" for t in threading.enumerate()):
+            await asyncio.sleep(0.001)
 
 
 async def test_the_loop_runs_on_meanwhile(thread: EngineThread) -> None:
     release = threading.Event()
-    working = asyncio.create_task(thread.call(lambda: release.wait(10)))
+    working = asyncio.create_task(thread.call(Job.of(lambda: release.wait(10))))
     for _ in range(20):
         await asyncio.sleep(0)
     assert not working.done()
@@ -62,78 +77,56 @@ async def test_the_loop_runs_on_meanwhile(thread: EngineThread) -> None:
     assert await working
 
 
-async def test_stopping_early_closes_on_the_thread(thread: EngineThread) -> None:
-    counter = Counter()
-    async with aclosing(thread.iterate(counter())) as items:
-        async for item in items:
-            if item == 3:
-                break
-    await thread.call(lambda: None)
-    assert counter.count == 3
-    assert {counter.closed_on} == counter.threads
-
-
-async def test_cancelled_in_a_step(thread: EngineThread) -> None:
-    # The step is being computed when its consumer goes: no "generator already executing".
-    begun, release, closed = threading.Event(), threading.Event(), threading.Event()
-
-    def steps() -> Generator[int, None, None]:
-        try:
-            begun.set()
-            release.wait(10)
-            yield 1
-            yield 2
-        finally:
-            closed.set()
-
-    async def consume() -> None:
-        async for _ in thread.iterate(steps()):
-            pass
-
-    task = asyncio.create_task(consume())
-    await asyncio.to_thread(begun.wait, 10)
-    task.cancel()
+async def test_cancelling_ends_the_job(thread: EngineThread) -> None:
+    reply = Reply(thread.scheduler.engine, 490)
+    call = asyncio.create_task(thread.call(reply.job))
+    while reply.made < 3:
+        await asyncio.sleep(0)
+    call.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await task
-    release.set()
-    await thread.call(lambda: None)
-    assert closed.is_set()
-
-
-async def test_a_drained_generator_stops_when_nobody_waits(thread: EngineThread) -> None:
-    counter = Counter()
-    task = asyncio.create_task(thread.drain(counter()))
-    while counter.count < 10:
-        await asyncio.sleep(0.001)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    await thread.call(lambda: None)
-    assert counter.count < 1_000_000
-    assert counter.closed_on
+        await call
+    until_idle(thread)
+    assert reply.made < 490
 
 
 async def test_cancelled_before_its_turn_it_never_runs(thread: EngineThread) -> None:
     release, ran = threading.Event(), threading.Event()
-    first = asyncio.create_task(thread.call(lambda: release.wait(10)))
-    second = asyncio.create_task(thread.call(ran.set))
+    first = asyncio.create_task(thread.call(Job.of(lambda: release.wait(10))))
+    second = asyncio.create_task(thread.call(Job.of(ran.set)))
     await asyncio.sleep(0.01)
     second.cancel()
     await asyncio.sleep(0)
     release.set()
     await first
-    await thread.call(lambda: None)
+    until_idle(thread)
     assert not ran.is_set()
 
 
 async def test_an_error_is_raised_where_it_is_awaited(thread: EngineThread) -> None:
-    def failing() -> Generator[int, None, None]:
+    def failing() -> Steps[None]:
         yield 1
         raise ValueError("no")
 
     with pytest.raises(ValueError, match="no"):
-        await thread.drain(failing())
-    items = thread.iterate(failing())
+        await thread.call(Job(failing))
+    items = aiter(thread.submit(Job(failing)))
     assert await anext(items) == 1
     with pytest.raises(ValueError, match="no"):
         await anext(items)
+
+
+def test_a_loop_that_is_gone_stops_nothing() -> None:
+    thread = EngineThread(Scheduler(Engine.counting(1000)))
+    begun = threading.Event()
+
+    async def leave() -> None:
+        thread.submit(Job(lambda: _signalling(begun)))
+
+    asyncio.run(leave())
+    assert begun.wait(10)
+    until_idle(thread)
+
+
+def _signalling(begun: threading.Event) -> Steps[None]:
+    begun.set()
+    yield from range(100)
