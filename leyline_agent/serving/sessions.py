@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from leyline_agent.errors import StaleSession
-from leyline_agent.message import Message, same
+from leyline_agent.message import Message, canonical
 from leyline_agent.receipt import Receipt
 from leyline_agent.serving.kv.sequence import CachedSequence
 from leyline_agent.serving.render import Replies
@@ -63,7 +63,7 @@ class Version:
         held = self.messages
         if held is None or messages is None or not 0 <= len(held) - len(messages) <= 1:
             return False  # one more: the reply
-        return all(map(same, held, messages))
+        return all(canonical(a) == canonical(b) for a, b in zip(held, messages, strict=False))
 
 
 @dataclass
