@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
 
 from leyline_agent.directive import Mode
@@ -55,9 +55,10 @@ class Edit:
         """By how many messages the view grows (negative: shrinks)."""
         return len(self.replacement) - (self.end - self.start)
 
-    def shifted(self, by: int) -> Edit:
-        """The same edit, `by` messages further along."""
-        return replace(self, start=self.start + by, end=self.end + by)
+    def overlaps(self, other: Edit) -> bool:
+        """Whether both touch a message, or both insert at one place."""
+        same = (self.start, self.end) == (other.start, other.end)
+        return same or (self.start < other.end and other.start < self.end)
 
     def effective_mode(self, default: Mode = Mode.REPAIR) -> Mode:
         """The mode asked for: FORGET when redacting, else `mode`, else `default`."""
@@ -155,9 +156,7 @@ def _check_spans(ordered: Sequence[Edit], length: int) -> None:
             )
         if edit.start == edit.end and not edit.replacement:
             raise InvalidSpan(f"{edit} is empty and inserts nothing; drop it")
-        if previous is not None and (
-            edit.start < previous.end or (edit.start, edit.end) == (previous.start, previous.end)
-        ):
+        if previous is not None and previous.overlaps(edit):
             raise OverlappingSpans(f"{previous} and {edit} overlap; yield one edit for both")
         previous = edit
 

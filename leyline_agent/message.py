@@ -19,7 +19,6 @@ __all__ = [
     "canonical",
     "copy",
     "digest",
-    "same",
     "text",
     "view_digest",
 ]
@@ -81,11 +80,6 @@ def digest(message: Mapping[str, Any]) -> str:
 def view_digest(digests: Iterable[str]) -> str:
     """The digest of a whole view, from its messages' digests in order."""
     return hashlib.blake2b("\n".join(digests).encode(), digest_size=16).hexdigest()
-
-
-def same(left: Mapping[str, Any], right: Mapping[str, Any]) -> bool:
-    """Whether two messages are the same message; fast when they are equal as dictionaries."""
-    return left == right or canonical(left) == canonical(right)
 
 
 def copy(message: Mapping[str, Any]) -> Message:

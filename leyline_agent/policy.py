@@ -195,7 +195,7 @@ class Pipeline(Policy):
         taken: list[Edit] = []
         for part in self.policies:
             for edit in part.propose(trajectory):
-                if not any(_overlap(edit, other) for other in taken):
+                if not any(map(edit.overlaps, taken)):
                     taken.append(edit)
         return taken
 
@@ -205,12 +205,6 @@ class Pipeline(Policy):
 
     def __str__(self) -> str:
         return "+".join(map(str, self.policies)) or self.name
-
-
-def _overlap(left: Edit, right: Edit) -> bool:
-    if (left.start, left.end) == (right.start, right.end):
-        return True
-    return left.start < right.end and right.start < left.end
 
 
 class _OfFunction(Policy):

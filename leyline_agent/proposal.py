@@ -158,7 +158,8 @@ class Proposer:
         faults: list[Skipped] = []
         batch = list(declared)
         for part in self.parts:
-            batch += [e for e in self._run(part, trajectory, faults) if not _overlaps(e, batch)]
+            edits = self._run(part, trajectory, faults)
+            batch += [edit for edit in edits if not any(map(edit.overlaps, batch))]
         accepted, refused = self._sift(batch, view, trajectory)
         asked_for: list[Skipped] = []
         for edit, error in refused:
@@ -236,14 +237,6 @@ def _parts(policy: Policy) -> tuple[Policy, ...]:
     if isinstance(policy, Pipeline):
         return tuple(leaf for part in policy.policies for leaf in _parts(part))
     return (policy,)
-
-
-def _overlaps(edit: Edit, others: Sequence[Edit]) -> bool:
-    return any(
-        (edit.start < other.end and other.start < edit.end)
-        or (edit.start, edit.end) == (other.start, other.end)
-        for other in others
-    )
 
 
 def _changes_nothing(edit: Edit, records: tuple[Record, ...], view: View) -> bool:

@@ -160,8 +160,23 @@ def test_effective_mode():
     assert Edit(0, 1).effective_mode(Mode.FORGET) is Mode.FORGET
 
 
-def test_shifted_and_count_delta():
+def test_count_delta_and_text():
     edit = Edit(2, 4, (user(),), reason="why")
     assert edit.count_delta == -1
-    assert edit.shifted(3) == Edit(5, 7, (user(),), reason="why")
     assert str(Edit(2, 4, policy="p")) == "p: messages [2, 4)"
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "overlap"),
+    [
+        ((2, 4), (3, 5), True),
+        ((2, 4), (4, 5), False),
+        ((2, 2), (2, 2), True),
+        ((2, 2), (2, 4), False),
+        ((3, 3), (2, 4), True),
+        ((4, 4), (2, 4), False),
+    ],
+)
+def test_overlaps(left, right, overlap):
+    assert Edit(*left).overlaps(Edit(*right)) is overlap
+    assert Edit(*right).overlaps(Edit(*left)) is overlap
