@@ -30,7 +30,7 @@ from leyline_agent.errors import ContextOverflow, InvalidRequest, OutOfSlots
 from leyline_agent.lowering import Lowered
 from leyline_agent.receipt import EditReceipt, Receipt
 from leyline_agent.serving.executor import CountingExecutor, Executor, TorchExecutor
-from leyline_agent.serving.kernels.torch_backend import TorchBackend
+from leyline_agent.serving.kernels.dispatch import make_backend
 from leyline_agent.serving.kv.sequence import CachedSequence
 from leyline_agent.serving.kv.slots import Extent, SlotPool
 from leyline_agent.serving.kv.splice import Splice, kept_pieces, splice
@@ -144,7 +144,7 @@ class Engine:
         num_slots = (config.kv_bytes - copies) // size
         store = KVStore(model.facts.layers, num_slots, model.dtype, model.device)
         pool = SlotPool(store.num_slots)
-        backend = TorchBackend(
+        backend = make_backend(
             store,
             pool,
             model.facts.rope,

@@ -13,14 +13,19 @@ import functools
 import logging
 import os
 import subprocess
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from leyline_agent.errors import EngineError
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["VARIABLE", "Choice", "Kernels", "choose"]
+    from leyline_agent.serving.kernels.backend import AttentionBackend
+    from leyline_agent.serving.kv.slots import SlotPool
+    from leyline_agent.serving.kv.store import KVStore
+    from leyline_agent.serving.models.rope import RopeSpec
+
+__all__ = ["VARIABLE", "Choice", "Kernels", "choose", "make_backend"]
 
 Kernels = Literal["torch", "triton"]
 
@@ -47,6 +52,23 @@ def choose(device: torch.device) -> Choice:
     """
     interpreted = os.environ.get("TRITON_INTERPRET") == "1"
     return _choose(device.type, os.environ.get(VARIABLE, "auto"), interpreted)
+
+
+def make_backend(
+    store: KVStore, pool: SlotPool, rope: RopeSpec | None, *, max_segments: int, copy_bytes: int
+) -> AttentionBackend[Any]:
+    """The backend for the device that `store` is on; the last two are for torch's working copies.
+
+    Raises:
+        EngineError: as `choose`.
+    """
+    if choose(store.device).kernels == "triton":
+        from leyline_agent.serving.kernels.triton_backend import TritonBackend
+
+        return TritonBackend(store, rope)
+    from leyline_agent.serving.kernels.torch_backend import TorchBackend
+
+    return TorchBackend(store, pool, rope, max_segments=max_segments, copy_bytes=copy_bytes)
 
 
 @functools.cache

@@ -6,8 +6,12 @@ import importlib.util
 import os
 import subprocess
 import sys
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from leyline_agent.serving.models.load import LoadedModel
 
 needs_triton = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None, reason="Triton runs on Linux only"
@@ -108,6 +112,22 @@ def test_triton_on_a_cpu_needs_the_interpreter() -> None:
     assert "set TRITON_INTERPRET=1" in reason
     chosen, *_ = run("cpu", LEYLINE_KERNELS="triton", TRITON_INTERPRET="1")
     assert chosen == ["triton", "Triton's interpreter"]
+
+
+@needs_triton
+@pytest.mark.parametrize(
+    ("wanted", "backend"), [("auto", "TorchBackend"), ("triton", "TritonBackend")]
+)
+def test_an_engine_gets_the_backend_of_its_device(
+    tiny_model: LoadedModel, monkeypatch: pytest.MonkeyPatch, wanted: str, backend: str
+) -> None:
+    from leyline_agent.serving.engine import Engine, EngineConfig, Prompt
+
+    monkeypatch.setenv("LEYLINE_KERNELS", wanted)
+    engine = Engine.of(tiny_model, EngineConfig(kv_bytes=1 << 20))
+    assert type(engine.executor.backend).__name__ == backend  # type: ignore[attr-defined]
+    run = engine.start(Prompt([5, 6, 7, 8, 9]))
+    assert run.finish().tokens[:5] == [5, 6, 7, 8, 9]
 
 
 @pytest.mark.gpu
