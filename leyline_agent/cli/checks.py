@@ -10,6 +10,7 @@ import importlib.util
 import os
 import platform
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +19,8 @@ from typing import Literal
 from pydantic import BaseModel
 
 from leyline_agent._version import __version__
+from leyline_agent.errors import EngineError
+from leyline_agent.serving.kernels.dispatch import VARIABLE, choose
 from leyline_agent.serving.models import embedded
 
 __all__ = ["CHECKS", "Check", "Status"]
@@ -25,6 +28,12 @@ __all__ = ["CHECKS", "Check", "Status"]
 Status = Literal["ok", "warn", "fail"]
 
 _GROUPS = ("leyline.policies", "leyline.adapters", "leyline.harnesses", "leyline.commands")
+_ASK = """
+import torch
+from leyline_agent.serving.kernels.dispatch import choose
+device = "cuda" if torch.cuda.is_available() else "cpu"
+print(device, *choose(device), sep="|")
+"""
 _CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_tile", "amx_bf16", "asimd", "bf16")
 
 
@@ -50,9 +59,7 @@ def machine() -> Iterator[Check]:
     yield Check(name="platform", status="ok", detail=platform.platform())
     yield Check(name="cores", status="ok", detail=f"{usable} of {os.cpu_count()}")
     yield Check(name="cpu features", status="ok", detail=_cpu_features())
-    driver = Path("/proc/driver/nvidia/version")
-    found = driver.read_text().splitlines()[0] if driver.exists() else "no NVIDIA driver seen"
-    yield Check(name="gpu", status="ok", detail=found)
+    yield Check(name="gpu", status="ok", detail=_gpu_driver() or "no GPU driver seen")
 
 
 def packages() -> Iterator[Check]:
@@ -62,6 +69,21 @@ def packages() -> Iterator[Check]:
     for name in ("torch", "transformers", "accelerate", "gguf", "fastapi", "uvicorn"):
         yield _package(name, needed_for="the bundled engine", extra="serve")
     yield _package("triton", needed_for="a GPU")
+
+
+def kernels() -> Iterator[Check]:
+    """Which kernels the bundled engine gets here, and why."""
+    if not _is_found("torch"):
+        yield Check(name="kernels", status="ok", detail="none without torch")
+    elif _gpu_driver():
+        yield _kernels_of_the_gpu()
+    else:
+        try:
+            chosen, reason = choose("cpu")
+        except EngineError as error:
+            yield Check(name="kernels", status="fail", detail=str(error), todo=f"unset {VARIABLE}")
+        else:
+            yield Check(name="kernels", status="ok", detail=f"{chosen}: {reason}")
 
 
 def environment() -> Iterator[Check]:
@@ -106,6 +128,7 @@ CHECKS: tuple[Callable[[], Iterator[Check]], ...] = (
     python,
     machine,
     packages,
+    kernels,
     environment,
     storage,
     plugins,
@@ -123,6 +146,32 @@ def _cpu_features() -> str:
     return ", ".join(flag for flag in _CPU_FLAGS if flag in words) or "none of " + ", ".join(
         _CPU_FLAGS
     )
+
+
+def _gpu_driver() -> str:
+    """What the system says of its GPU driver; empty where there is none."""
+    nvidia, amd = Path("/proc/driver/nvidia/version"), Path("/dev/kfd")
+    if nvidia.exists():
+        return nvidia.read_text().splitlines()[0]
+    return "AMD (ROCm)" if amd.exists() else ""
+
+
+def _kernels_of_the_gpu() -> Check:
+    """Asks torch and Triton themselves, in a process of its own: importing them takes seconds."""
+    asked = subprocess.run([sys.executable, "-c", _ASK], capture_output=True, text=True)
+    if asked.returncode != 0:
+        said = (asked.stderr.splitlines() or ["no reason given"])[-1]
+        return Check(
+            name="kernels", status="fail", detail=said, todo=f"unset {VARIABLE}, or mend this"
+        )
+    device, chosen, reason = asked.stdout.strip().split("|", 2)
+    todo = ""
+    if device == "cpu":
+        todo = "install a build of torch for this GPU: the one here sees none"
+    elif chosen == "torch" and os.environ.get(VARIABLE) != "torch":
+        todo = "give the GPU its kernels: " + reason
+    status: Status = "warn" if todo else "ok"
+    return Check(name="kernels", status=status, detail=f"{chosen}: {reason}", todo=todo)
 
 
 def _package(name: str, needed_for: str, extra: str = "") -> Check:

@@ -42,8 +42,8 @@ class Choice(NamedTuple):
     reason: str
 
 
-def choose(device: torch.device) -> Choice:
-    """The kernels for tensors on `device`.
+def choose(device: torch.device | str) -> Choice:
+    """The kernels for tensors on `device`, or on one of that type ("cpu", "cuda").
 
     A GPU that gets torch's although nobody asked for them is logged, once.
 
@@ -51,7 +51,8 @@ def choose(device: torch.device) -> Choice:
         EngineError: the variable has an unknown value, or asks for Triton where it cannot run.
     """
     interpreted = os.environ.get("TRITON_INTERPRET") == "1"
-    return _choose(device.type, os.environ.get(VARIABLE, "auto"), interpreted)
+    kind = device if isinstance(device, str) else device.type
+    return _choose(kind, os.environ.get(VARIABLE, "auto"), interpreted)
 
 
 def make_backend(

@@ -9,6 +9,7 @@ from leyline_agent import cli
 from leyline_agent.cli import checks
 from leyline_agent.cli.checks import Check
 from leyline_agent.cli.doctor import DoctorReport, report
+from leyline_agent.serving.kernels.dispatch import VARIABLE
 from leyline_agent.serving.models import embedded
 
 
@@ -105,3 +106,30 @@ def test_a_lost_plugin_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     found = find("plugins")
     assert found.status == "fail"
     assert "lost = no_such_package.x:Lost" in found.detail
+
+
+def test_the_kernels_and_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(VARIABLE, raising=False)
+    monkeypatch.setattr(checks, "_gpu_driver", lambda: "")
+    assert find("kernels").detail == "torch: the device is cpu"
+    monkeypatch.setenv(VARIABLE, "cuda")
+    assert find("kernels").status == "fail"
+    assert "set auto, torch or triton" in find("kernels").detail
+
+
+def test_a_gpu_that_torch_does_not_see(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(VARIABLE, raising=False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setattr(checks, "_gpu_driver", lambda: "NVRM version: 570")
+    found = find("kernels")
+    assert (found.status, found.detail) == ("warn", "torch: the device is cpu")
+    assert "build of torch" in found.todo
+    monkeypatch.setenv(VARIABLE, "fast")
+    assert find("kernels").status == "fail"
+    assert "LEYLINE_KERNELS=fast is not known" in find("kernels").detail
+
+
+@pytest.mark.gpu
+def test_a_gpu_gets_triton(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(VARIABLE, raising=False)
+    assert find("kernels").detail == "triton: Triton sees the GPU"
