@@ -137,7 +137,7 @@ def _load(model: str, name: str | None, config: Callable[[], EngineConfig]) -> C
         from leyline_agent.serving.chat import ChatService
         from leyline_agent.serving.engine import Engine
         from leyline_agent.serving.models.load import load_model
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise LeylineError(
             f"serving needs libraries that are not installed ({error}); "
             "pip install 'leyline-agent[serve]'"

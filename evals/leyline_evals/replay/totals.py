@@ -36,7 +36,8 @@ def _percentile(ordered: Sequence[float], q: float) -> float:
     at = q * (len(ordered) - 1)
     low = int(at)
     high = min(low + 1, len(ordered) - 1)
-    return round(ordered[low] + (ordered[high] - ordered[low]) * (at - low), 4)
+    value = ordered[low] + (ordered[high] - ordered[low]) * (at - low)
+    return round(value, 6)  # a KL near the noise floor has few digits before that
 
 
 def rival(arms: Iterable[Arm]) -> Arm | None:

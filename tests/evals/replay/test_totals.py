@@ -170,3 +170,9 @@ def test_top1_weighs_tokens() -> None:
 
 def test_no_fidelity_where_none_was_measured() -> None:
     assert totals.fidelity(RESULTS) is None
+
+
+def test_small_values_keep_their_digits() -> None:
+    found = totals.spread([0.001572, 0.001572])
+    assert found is not None
+    assert found.p50 == 0.001572
