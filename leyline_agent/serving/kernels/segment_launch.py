@@ -358,7 +358,8 @@ def launch(
         window: a query at p sees keys in (p - window, p].
 
     Raises:
-        EngineError: the work list names slots that `keys` does not have.
+        EngineError: the work list names slots that `keys` does not have, or the rope turns more
+            than a head has.
     """
     if work.end_slot > len(keys):
         raise EngineError(
@@ -366,6 +367,8 @@ def launch(
         )
     num_items = len(work.items)
     rotary = rope.rotary_dim if rope is not None else 0
+    if rotary > shape.dim:
+        raise EngineError(f"heads of {shape.dim} entries cannot be turned in {rotary}")
     interleaved = rope is not None and rope.pairing == "interleaved"
     fixed = constants(shape, blocks, rotary, interleaved=interleaved)
     parts, sums = out, out

@@ -1,0 +1,130 @@
+"""What the host refuses, how heads are cut, and tables that are made once."""
+
+import numpy as np
+import pytest
+import torch
+
+triton = pytest.importorskip("triton", reason="Triton runs on Linux only")
+
+from leyline_agent.errors import EngineError  # noqa: E402
+from leyline_agent.serving.kernels.backend import Rows  # noqa: E402
+from leyline_agent.serving.kernels.segment_decode import segment_decode  # noqa: E402
+from leyline_agent.serving.kernels.segment_extend import segment_extend  # noqa: E402
+from leyline_agent.serving.kernels.segment_launch import (  # noqa: E402
+    HeadShape,
+    Tables,
+    choose_blocks,
+    constants,
+    tiling_of,
+    to_device,
+)
+from leyline_agent.serving.kv.sequence import Segment  # noqa: E402
+from leyline_agent.serving.models.rope import RopeSpec  # noqa: E402
+
+ROPE = RopeSpec(1e4 ** -(torch.arange(32, dtype=torch.float64) / 32), "half")
+CPU = torch.device("cpu")
+
+
+def tensors(**changed):
+    held = {
+        "query": torch.randn(4, 1, 64),
+        "keys": torch.randn(30, 2, 64),
+        "values": torch.randn(30, 2, 64),
+        "batch": [Rows([Segment(2, 20, 3)], np.array([19]))],
+        "rope": ROPE,
+    }
+    return {**held, **changed}
+
+
+WRONG = {
+    "query is torch.float16 and keys is torch.float32": {"query": torch.ones(4, 1, 64).half()},
+    "values is torch.bfloat16 and": {"values": torch.ones(30, 2, 64, dtype=torch.bfloat16)},
+    "keys is torch.float64; the kernels know": {"keys": torch.ones(30, 2, 64).double()},
+    "last dimension of keys is not contiguous": {"keys": torch.ones(30, 2, 128)[..., ::2]},
+    "last dimension of query is not contiguous": {"query": torch.ones(4, 64, 1).mT[..., ::2]},
+    "query has 2 dimensions": {"query": torch.ones(4, 64)},
+    r"query \(3, 1, 64\) does not fit keys \(30, 2, 64\)": {"query": torch.ones(3, 1, 64)},
+    r"query \(4, 1, 48\) does not fit": {"query": torch.ones(4, 1, 48)},
+    r"values \(29, 2, 64\) do not fit keys": {"values": torch.ones(29, 2, 64)},
+    "values have heads of 640 entries and the kernels go up to 512": {
+        "values": torch.ones(30, 2, 640)
+    },
+    "query has 2 rows and the batch 1": {"query": torch.ones(4, 2, 64)},
+    "segments reach slot 30 and keys has 30 slots": {
+        "batch": [Rows([Segment(10, 21)], np.array([20]))]
+    },
+    "segments begin at slot -1": {"batch": [Rows([Segment(-1, 21)], np.array([20]))]},
+    "sequence 0 of the batch has 20 tokens .* position 20": {
+        "batch": [Rows([Segment(2, 20)], np.array([20]))]
+    },
+    "stands 3 positions from where its keys were rotated, and no rope": {"rope": None},
+    "heads of 64 entries cannot be turned in 80": {
+        "rope": RopeSpec(torch.ones(40, dtype=torch.float64), "half")
+    },
+}
+
+
+@pytest.mark.parametrize("attend", [segment_decode, segment_extend])
+@pytest.mark.parametrize("message", list(WRONG))
+def test_an_error_names_what_is_wrong(attend, message):
+    with pytest.raises(EngineError, match=message):
+        attend(**tensors(**WRONG[message]), scale=1.0)
+
+
+def test_decode_takes_one_query_a_sequence():
+    batch = [Rows([Segment(2, 20)], np.array([19])), Rows([Segment(2, 20)], np.array([18, 19]))]
+    with pytest.raises(EngineError, match="sequence 1 has 2 queries; .* segment_extend"):
+        segment_decode(**tensors(batch=batch, query=torch.ones(4, 3, 64)), scale=1.0)
+
+
+@pytest.mark.parametrize("group", [1, 3, 7, 8, 16, 71, 128])
+@pytest.mark.parametrize(
+    ("dim", "value_dim"), [(16, 16), (80, 80), (96, 64), (192, 128), (576, 512)]
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("decode", [True, False])
+def test_blocks_hold_every_head_and_dimension(group, dim, value_dim, dtype, decode):
+    shape = HeadShape(2 * group, 2, dim, value_dim, latent=dim == 576)
+    blocks = choose_blocks(shape, dtype, decode=decode)
+    fixed = constants(shape, blocks, 16, interleaved=False)
+    assert blocks.rows >= blocks.queries * blocks.heads
+    assert blocks.queries == 1 or not decode
+    assert fixed["BLOCK_A"] + fixed["BLOCK_B"] >= dim
+    assert fixed["BLOCK_V"] >= value_dim
+    powers = [blocks.rows, blocks.keys, *(fixed[f"BLOCK_{name}"] for name in "ABV")]
+    assert all(
+        size == triton.next_power_of_2(size) and (size >= 16 or size == 0) for size in powers
+    )
+    assert fixed["SHARED"] == (dim == 576)
+    # Head chunks of a key head are programs of their own, and together cover the group.
+    programs = 1000
+    assert tiling_of(shape, blocks, programs).items * 2 * -(-group // blocks.heads) <= programs
+
+
+def test_latents_with_a_rotated_part_that_is_no_power_of_two_are_read_as_any_values():
+    shape = HeadShape(4, 1, 120, 80, latent=True)
+    blocks = choose_blocks(shape, torch.float32, decode=True)
+    assert not constants(shape, blocks, 40, interleaved=True)["SHARED"]
+
+
+def test_tables_are_made_once_and_hold_the_turn_back():
+    tables = Tables(ROPE, CPU, kept=2)
+    offsets = np.array([-4, 0, 9])
+    made = tables.of(offsets)
+    assert made is not None
+    assert torch.equal(made, torch.stack(ROPE.tables(torch.tensor([4, 0, -9]))))
+    assert tables.of(np.array([-4, 0, 9])) is made
+    assert tables.of(np.array([0])) is None
+    tables.of(np.array([1]))
+    tables.of(np.array([2]))
+    assert tables.of(offsets) is not made
+
+
+def test_arrays_share_one_transfer():
+    arrays = [np.arange(3), np.zeros((0, 4), np.int64), np.arange(10).reshape(2, 5)]
+    placed = to_device(arrays, CPU)
+    assert len({tensor.untyped_storage().data_ptr() for tensor in placed}) == 1
+    for array, tensor in zip(arrays, placed, strict=True):
+        assert tensor.dtype == torch.int32
+        assert tensor.data_ptr() % 16 == 0
+        assert np.array_equal(tensor.numpy(), array)
