@@ -3,6 +3,7 @@
 import copy
 import random
 
+import numpy as np
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
@@ -291,6 +292,27 @@ def test_scattered_repair_equals_recomputing_one_by_one(magnitude, max_segments)
     assert run.receipt.edits[0].recomputed["echo"] >= 15
     slow = edited(engine_of(magnitude, repair=config, chunk=1), tokens, cut, appended)
     assert_close(run.logits, slow.logits)
+
+
+@pytest.mark.parametrize("kind", ["deepseek_v2", "deepseek_v3-magnitude"])
+def test_the_triton_kernels_compute_the_same(kind, monkeypatch):
+    """Interpreted: prompts in chunks, decoding, a splice, and a repair of everything."""
+    pytest.importorskip("triton", reason="Triton runs on Linux only")
+    monkeypatch.setenv("LEYLINE_KERNELS", "triton")
+    loaded = load(kind)
+    tokens, appended = some_tokens(300), some_tokens(9, seed=1)
+    engine = engine_of(loaded, chunk=130)
+    assert type(engine.executor.backend).__name__ == "TritonBackend"
+    with np.errstate(all="ignore"):
+        run = edited(engine, tokens, CUTS, appended)
+        assert_close(run.logits, amortized_logits(loaded, tokens, CUTS, appended))
+        run = engine.start(Prompt(tokens[:50], "decode"))
+        expected = plain_logits(loaded, tokens[:53])
+        for position in range(50, 53):
+            assert_close(run.step(tokens[position]), expected[position])
+        engine = engine_of(loaded, repair=RepairConfig(window=10_000))
+        run = edited(engine, tokens, [d._replace(mode=Mode.REPAIR) for d in CUTS], appended)
+        assert_close(run.logits, plain_logits(loaded, run.sequence.tokens)[-1])
 
 
 @pytest.mark.parametrize("max_segments", [64, 0])
