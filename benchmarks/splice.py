@@ -15,7 +15,7 @@ import random
 import time
 
 import torch
-from common import random_tokens, save, spread
+from common import Spread, random_tokens, save, spread
 
 from leyline_agent.directive import Directive, Mode, apply
 from leyline_agent.serving.engine import Engine, EngineConfig, Prompt
@@ -31,14 +31,18 @@ from leyline_agent.serving.models.rope import RopeSpec
 HEAD_DIM = 64
 
 
-def splice_times(rounds: int = 200) -> dict[str, object]:
+def splice_times(
+    rounds: int = 200, lengths: tuple[int, ...] = (2_048, 8_192, 32_768, 131_072)
+) -> dict[str, Spread]:
     """Microseconds of one directive at growing lengths; the suffix is 7/8 of the sequence."""
-    result: dict[str, object] = {}
-    for length in (2_048, 8_192, 32_768, 131_072):
+    result: dict[str, Spread] = {}
+    for length in lengths:
         pool = SlotPool(2 * length)
         sequence = CachedSequence(pool)
         sequence.extend(list(range(length)))
-        cut = [Directive(length // 8, length // 8 + 200, (1, 2, 3), Mode.AMORTIZE)]
+        cut = [
+            Directive(length // 8, length // 8 + min(200, length // 4), (1, 2, 3), Mode.AMORTIZE)
+        ]
         tokens = apply(sequence.tokens, cut)
         times = []
         for _ in range(rounds):
