@@ -17,7 +17,8 @@ from torch import Tensor
 
 from leyline_agent.errors import EngineError
 from leyline_agent.serving.kernels.backend import Rows
-from leyline_agent.serving.kernels.segment_launch import Blocks, attend_once
+from leyline_agent.serving.kernels.segment_blocks import Blocks
+from leyline_agent.serving.kernels.segment_launch import attend_once
 from leyline_agent.serving.models.rope import RopeSpec
 
 __all__ = ["segment_decode"]

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from leyline_agent.serving.kernels.backend import Rows
-from leyline_agent.serving.kernels.segment_launch import Blocks, attend_once
+from leyline_agent.serving.kernels.segment_blocks import Blocks
+from leyline_agent.serving.kernels.segment_launch import attend_once
 from leyline_agent.serving.models.rope import RopeSpec
 
 __all__ = ["segment_attention_reference", "segment_extend"]

@@ -260,7 +260,7 @@ def merge_kernel(
     """Fold the partial results of query rows. Grid: rows x HEADS, BLOCK_R of them a program.
 
     `parts` and `sums` are what `segment_kernel` left, `out` is [tokens, HEADS, D_V], `merges` int32
-    [num_merges, 4]. A row without parts (padding) writes nothing.
+    [num_merges, 4]. A row without parts (padding) becomes zeros.
     """
     pair = tl.program_id(0) * BLOCK_R + tl.arange(0, BLOCK_R)
     merge = merges + pair // HEADS * 4
@@ -288,6 +288,6 @@ def merge_kernel(
         top = higher
     token = tl.load(merge, mask=real, other=0).to(tl.int64)
     target = out + (token * HEADS + head)[:, None] * D_V + wide[None, :]
-    there = (count > 0)[:, None] & (wide < D_V)[None, :]
+    there = real[:, None] & (wide < D_V)[None, :]
     acc = acc / tl.where(count > 0, total, 1.0)[:, None]
     tl.store(target, cast(acc, out.dtype.element_ty), mask=there)

@@ -21,14 +21,12 @@ from torch import Tensor
 from leyline_agent.serving.kernels.backend import Rows
 from leyline_agent.serving.kernels.checks import check_slots
 from leyline_agent.serving.kernels.kv_store import kv_store
+from leyline_agent.serving.kernels.segment_blocks import HeadShape, choose_blocks, tiling_of
 from leyline_agent.serving.kernels.segment_launch import (
     DeviceWork,
-    HeadShape,
     Tables,
-    choose_blocks,
     launch,
     num_programs,
-    tiling_of,
     upload,
 )
 from leyline_agent.serving.kernels.work_list import Ints, KeyLayout, lay_out, make_work_list

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import torch
 from aot import Entry
 
+from leyline_agent.serving.kernels.segment_blocks import HeadShape, choose_blocks, constants
 from leyline_agent.serving.kernels.segment_kernel import merge_kernel, segment_kernel
-from leyline_agent.serving.kernels.segment_launch import HeadShape, choose_blocks, constants
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 HEADS = {  # the heads, the rotated dimensions
@@ -21,27 +21,36 @@ HEADS = {  # the heads, the rotated dimensions
     "deepseek-lite": (HeadShape(16, 1, 576, 512, latent=True), 64),
     "deepseek-v3": (HeadShape(128, 1, 576, 512, latent=True), 64),
 }
-SMALL = {("llama-8b", "bf16"), ("phi-2", "fp16"), ("smollm2", "fp32"), ("deepseek-v3", "bf16")}
+SMALL = {
+    ("llama-8b", "bf16", "decode"),
+    ("llama-8b", "bf16", "extend"),
+    ("deepseek-v3", "bf16", "decode"),
+    ("phi-2", "fp16", "decode"),
+    ("smollm2", "fp32", "extend"),
+}
 
 
 def entries() -> Iterator[Entry]:
     for dtype in DTYPES:
         for name, (shape, rotary) in HEADS.items():
-            for decode in (True, False):
-                small = (name, dtype) in SMALL
-                yield segment(name, dtype, shape, rotary, decode=decode, small=small)
+            for kind in ("decode", "extend"):
+                entry = segment(name, dtype, shape, rotary, kind)
+                yield entry._replace(small=(name, dtype, kind) in SMALL)
         yield merge(dtype, small=dtype == "bf16")
+    # Nothing was moved and nothing is merged: what a plain server runs.
+    plain = segment("llama-8b", "bf16", *HEADS["llama-8b"], "decode")
+    constants = {**plain.constants, "TURNS": False, "SPANS": False, "SPLIT": False}
+    types = {**plain.types, "out": "*bf16", "sums": "*bf16"}
+    yield plain._replace(name="segment_plain", constants=constants, types=types, small=True)
 
 
-def segment(
-    model: str, dtype: str, shape: HeadShape, rotary: int, *, decode: bool, small: bool
-) -> Entry:
+def segment(model: str, dtype: str, shape: HeadShape, rotary: int, kind: str) -> Entry:
     """With everything switched on: turned queries and keys, spans, partial results."""
-    blocks = choose_blocks(shape, DTYPES[dtype], decode=decode)
+    blocks = choose_blocks(shape, DTYPES[dtype], decode=kind == "decode")
     strides = ("query_head", "query_token", "key_slot", "key_head", "value_slot", "value_head")
     tables = ("items", "runs", "spans", "positions")
     return Entry(
-        f"segment_{'decode' if decode else 'extend'} {model} {dtype}",
+        f"segment_{kind} {model} {dtype}",
         segment_kernel,
         dict.fromkeys(("query", "keys", "values"), f"*{dtype}")
         | dict.fromkeys(("out", "sums", "tables"), "*fp32")
@@ -52,7 +61,6 @@ def segment(
         | {"TURNS": True, "SPANS": True, "SPLIT": True},
         {"num_warps": blocks.warps, "num_stages": blocks.stages},
         aligned=strides,
-        small=small,
     )
 
 

@@ -12,12 +12,12 @@ pytest.importorskip("triton", reason="Triton runs on Linux only")
 
 from leyline_agent.serving.kernels.backend import Rows  # noqa: E402
 from leyline_agent.serving.kernels.kv_store import page_slots  # noqa: E402
+from leyline_agent.serving.kernels.segment_blocks import Blocks  # noqa: E402
 from leyline_agent.serving.kernels.segment_decode import segment_decode  # noqa: E402
 from leyline_agent.serving.kernels.segment_extend import (  # noqa: E402
     segment_attention_reference,
     segment_extend,
 )
-from leyline_agent.serving.kernels.segment_launch import Blocks  # noqa: E402
 from leyline_agent.serving.kv.sequence import Segment  # noqa: E402
 from leyline_agent.serving.models.rope import RopeSpec  # noqa: E402
 
