@@ -20,8 +20,15 @@ os.environ["LEYLINE_KERNELS"] = "triton"
 
 import numpy as np
 
+from leyline_agent.serving.kernels.backend import Rows
 from leyline_agent.serving.kernels.kv_store import kv_store
 from leyline_agent.serving.kernels.rope_shift import plan_shift, rope_shift
+from leyline_agent.serving.kernels.segment_decode import segment_decode
+from leyline_agent.serving.kernels.segment_extend import (
+    segment_attention_reference,
+    segment_extend,
+)
+from leyline_agent.serving.kv.sequence import Segment
 from leyline_agent.serving.models.rope import Pairing, RopeSpec
 
 __all__ = ["KERNELS", "Kernel", "measure"]
@@ -88,9 +95,58 @@ def ulps(out: torch.Tensor, keys: torch.Tensor, rope: RopeSpec, deltas: torch.Te
     return max(float((error / unit).max()) for error in errors)
 
 
+def decoded(dtype: torch.dtype) -> float:
+    """Error relative to the largest value: 3 sequences, up to 126 segments, split and merged."""
+    return max(
+        attended(segment_decode, dtype, heads, dim, [[1000], [60] * 8, [1, 9, 14] * 42], 1)
+        for heads, dim in (((8, 2), 128), ((4, 4), 80))
+    )
+
+
+def extended(dtype: torch.dtype) -> float:
+    """The same for chunks of 40 queries."""
+    return attended(segment_extend, dtype, (8, 2), 128, [[300], [60] * 8, [1, 9, 14] * 20], 40)
+
+
+def latents(dtype: torch.dtype) -> float:
+    """The same for decode over latents, 64 + 512."""
+    return attended(segment_decode, dtype, (16, 1), 576, [[500], [3] * 60], 1)
+
+
+def attended(
+    attend: Callable[..., torch.Tensor],
+    dtype: torch.dtype,
+    heads: tuple[int, int],
+    dim: int,
+    sequences: list[list[int]],
+    queries: int,
+) -> float:
+    """Segments of these lengths at random offsets, queries at each sequence's end."""
+    rng, batch, slot = np.random.default_rng(0), [], 0
+    for lengths in sequences:
+        segments = []
+        for length in lengths:
+            segments.append(Segment(slot, length, int(rng.integers(-2000, 2000))))
+            slot += length + 1
+        batch.append(Rows(segments, np.arange(sum(lengths) - queries, sum(lengths))))
+    query = torch.randn(heads[0], queries * len(batch), dim, device=DEVICE).to(dtype)
+    keys, values = torch.randn(2, slot, heads[1], dim, device=DEVICE).to(dtype)
+    rope = make_rope(64, "half")
+    if dim == 576:
+        values, rope = keys[..., 64:], make_rope(64, "interleaved")
+    rest = {"rope": rope, "scale": dim**-0.5}
+    exact = segment_attention_reference(query, keys, values, batch, **rest)
+    out = attend(query, keys, values, batch, **rest)
+    return float((out.double() - exact).abs().max() / exact.abs().max())
+
+
+ATTENTION = (1e-5, 1e-3, 1e-2)
 KERNELS = [
     Kernel("KV store, numbers that differ", stored, (0, 0, 0)),
     Kernel("rope shift, ulp", shifted, (1, 1, 1)),
+    Kernel("segment decode, of the largest value", decoded, ATTENTION),
+    Kernel("segment extend", extended, ATTENTION),
+    Kernel("segment decode over latents", latents, ATTENTION),
 ]
 
 
