@@ -32,8 +32,6 @@ def rows(options: argparse.Namespace) -> Iterator:
         yield from cases(DRY)
     elif DEVICE == "cuda":
         yield from cases(Sizes())
-    else:
-        print("no CUDA device: bandwidths and the cost of offsets are not measured\n")
     splices = splice_times(*((2, (64,)) if options.dry else ()))
     for at, spread in splices.items():
         tokens = int(at.rpartition("_")[2])
@@ -95,6 +93,8 @@ def table(options: argparse.Namespace) -> Iterator[tuple]:
     print(
         f"{torch.cuda.get_device_name() if DEVICE == 'cuda' else 'CPU'}, load {os.getloadavg()}\n"
     )
+    if DEVICE != "cuda" and not options.dry:
+        print("no CUDA device: bandwidths and the cost of offsets are not measured\n")
     yield Row._fields
     print(f"| {' | '.join(Row._fields)} |\n|{' --- |' * len(Row._fields)}")
     for row in rows(options):
