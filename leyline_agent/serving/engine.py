@@ -30,7 +30,7 @@ from leyline_agent.errors import ContextOverflow, InvalidRequest, OutOfSlots
 from leyline_agent.lowering import Lowered
 from leyline_agent.receipt import EditReceipt, Receipt
 from leyline_agent.serving.executor import CountingExecutor, Executor, TorchExecutor
-from leyline_agent.serving.kernels.dispatch import make_backend
+from leyline_agent.serving.kernels.dispatch import choose, make_backend
 from leyline_agent.serving.kv.sequence import CachedSequence
 from leyline_agent.serving.kv.slots import Extent, SlotPool
 from leyline_agent.serving.kv.splice import Splice, kept_pieces, splice
@@ -139,21 +139,19 @@ class Engine:
     def of(cls, model: LoadedModel, config: EngineConfig | None = None) -> Engine:
         """An engine for a loaded model."""
         config = _with_delimiters(config or EngineConfig(), model)
-        size = bytes_per_token(model.facts.layers, model.dtype)
-        copies = _copy_bytes(model.max_len * size, config)
+        facts = model.facts
+        size = bytes_per_token(facts.layers, model.dtype)
+        copies = 0
+        if choose(model.device).kernels == "torch":  # the others need none
+            copies = _copy_bytes(model.max_len * size, config)
         num_slots = (config.kv_bytes - copies) // size
-        store = KVStore(model.facts.layers, num_slots, model.dtype, model.device)
-        pool = SlotPool(store.num_slots)
+        store = KVStore(facts.layers, num_slots, model.dtype, model.device)
+        pool = SlotPool(num_slots)
         backend = make_backend(
-            store,
-            pool,
-            model.facts.rope,
-            max_segments=config.max_segments,
-            copy_bytes=copies,
+            store, pool, facts.rope, max_segments=config.max_segments, copy_bytes=copies
         )
         executor = TorchExecutor(model, store, backend)
-        facts, max_len = model.facts, model.max_len
-        return cls(facts, pool, executor, max_len=max_len, config=config, model=model)
+        return cls(facts, pool, executor, max_len=model.max_len, config=config, model=model)
 
     @classmethod
     def counting(cls, num_slots: int = 1 << 20, config: EngineConfig | None = None) -> Engine:
