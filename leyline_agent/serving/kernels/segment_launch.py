@@ -12,6 +12,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,7 +38,17 @@ from leyline_agent.serving.kernels.work_list import (
 )
 from leyline_agent.serving.models.rope import RopeSpec
 
-__all__ = ["DeviceWork", "Tables", "attend_once", "launch", "num_programs", "to_device", "upload"]
+__all__ = [
+    "DeviceWork",
+    "Tables",
+    "attend_once",
+    "launch",
+    "num_programs",
+    "pack",
+    "to_device",
+    "unpack",
+    "upload",
+]
 
 _NO_WINDOW = 2**31 - 1
 
@@ -93,20 +105,34 @@ class DeviceWork:
     end_slot: int
 
 
-def to_device(arrays: Sequence[Ints], device: torch.device) -> list[Tensor]:
-    """Integer arrays as int32 tensors, in one copy that nothing waits for. Aligned to 16 bytes."""
-    ends = np.cumsum([-(-array.size // 4) * 4 for array in arrays])
-    packed = np.zeros(int(ends[-1]), np.int32)
-    starts = [0, *ends[:-1].tolist()]
-    for array, start in zip(arrays, starts, strict=True):
+def pack(arrays: Sequence[Ints]) -> np.ndarray[Any, np.dtype[np.int32]]:
+    """Integer arrays one behind the other as int32, each aligned to 16 bytes."""
+    starts = _starts([array.size for array in arrays])
+    packed = np.zeros(starts[-1], np.int32)
+    for array, start in zip(arrays, starts[:-1], strict=True):
         packed[start : start + array.size] = array.ravel()
-    whole = torch.from_numpy(packed)
-    if device.type != "cpu":
-        whole = whole.pin_memory().to(device, non_blocking=True)
+    return packed
+
+
+def unpack(packed: Tensor, shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:
+    """The arrays of `pack`, by their shapes, as views."""
+    sizes = [math.prod(shape) for shape in shapes]
+    starts = _starts(sizes)[:-1]
     return [
-        whole[start : start + array.size].view(array.shape)
-        for array, start in zip(arrays, starts, strict=True)
+        packed[start : start + size].view(shape)
+        for start, size, shape in zip(starts, sizes, shapes, strict=True)
     ]
+
+
+def _starts(sizes: Sequence[int]) -> list[int]:
+    """Where arrays of these sizes begin when each is aligned, and where the last one ends."""
+    return [0, *accumulate(-(-size // 4) * 4 for size in sizes)]
+
+
+def to_device(array: np.ndarray[Any, Any], device: torch.device) -> Tensor:
+    """The array on the device; nothing waits for the transfer."""
+    tensor = torch.from_numpy(array)
+    return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
 
 
 def upload(
@@ -114,7 +140,8 @@ def upload(
 ) -> tuple[list[DeviceWork], list[Tensor]]:
     """Work lists, and more integer arrays of the same pass, on the tables' device."""
     arrays = [a for w in works for a in (w.items, w.merges, w.keys.runs, w.keys.spans)]
-    tensors = to_device([*arrays, *more], tables.device)
+    arrays += more
+    tensors = unpack(to_device(pack(arrays), tables.device), [a.shape for a in arrays])
     result = []
     for at, work in enumerate(works):
         items, merges, runs, spans = tensors[4 * at : 4 * at + 4]

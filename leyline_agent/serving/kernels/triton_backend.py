@@ -21,6 +21,7 @@ from torch import Tensor
 from leyline_agent.serving.kernels.backend import Rows
 from leyline_agent.serving.kernels.checks import check_slots
 from leyline_agent.serving.kernels.kv_store import kv_store
+from leyline_agent.serving.kernels.kv_store_kernel import launch as write_checked
 from leyline_agent.serving.kernels.segment_blocks import HeadShape, choose_blocks, tiling_of
 from leyline_agent.serving.kernels.segment_launch import (
     DeviceWork,
@@ -60,6 +61,7 @@ class TritonPlan:
         positions: int32 [total]: the new tokens' logical positions.
         works: for each kind of layer what the kernels do, decode first, and whether it is decode.
         copy_us: zeros, for nothing is copied.
+        static: whether its tensors are filled again; rows beyond the batch have slot -1 then.
     """
 
     sides: list[_Side]
@@ -67,6 +69,7 @@ class TritonPlan:
     positions: Tensor
     copy_us: tuple[float, ...]
     works: dict[_Kind, list[tuple[bool, DeviceWork]]] = field(default_factory=dict)
+    static: bool = False
 
 
 class TritonBackend:
@@ -85,7 +88,7 @@ class TritonBackend:
         self.rope = rope
         self.programs = programs or num_programs(store.device)
         self._tables = Tables(rope, store.device)
-        self._kinds: dict[_Kind, None] = {}
+        self.kinds: dict[_Kind, None] = {}
 
     def plan(self, batch: Sequence[Rows]) -> TritonPlan:
         """Deal the keys of all sequences to programs. Raises EngineError for slots not there."""
@@ -94,7 +97,7 @@ class TritonBackend:
         check_slots("slots", slots, self.kv.num_slots)
         positions = np.concatenate([rows.positions for rows in batch])
         # Slots are 64 bits wide: as pairs they share the transfer of the others.
-        works, (where, pairs) = self._works(sides, self._kinds, [positions, slots.view(np.int32)])
+        works, (where, pairs) = self._works(sides, self.kinds, [positions, slots.view(np.int32)])
         return TritonPlan(sides, pairs.view(torch.int64), where, (0.0,) * len(batch), works)
 
     def _works(
@@ -121,7 +124,8 @@ class TritonBackend:
         """Write the rows' keys and values into their slots; of latents the keys alone."""
         latent = self.kv.layers[layer].latent
         values, own = (None, None) if latent else (self.kv.values[layer], value)
-        kv_store(self.kv.keys[layer], values, key, own, plan.slots)
+        write = write_checked if plan.static else kv_store
+        write(self.kv.keys[layer], values, key, own, plan.slots)
 
     def attend(self, plan: TritonPlan, layer: int, query: Tensor, scale: float) -> Tensor:
         """Attention output [total, heads, d_v]. Raises EngineError for a query that cannot be."""
@@ -129,7 +133,7 @@ class TritonBackend:
         shape = HeadShape.of(query, keys, values)
         kind = _Kind(shape, self.kv.layers[layer].window)
         if kind not in plan.works:
-            self._kinds[kind] = None
+            self.kinds[kind] = None
             plan.works |= self._works(plan.sides, [kind])[0]
         out = query.new_empty((query.shape[1], shape.heads, shape.value_dim))
         for decode, work in plan.works[kind]:

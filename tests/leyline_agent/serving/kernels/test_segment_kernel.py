@@ -207,11 +207,12 @@ def test_extend_in_a_window(device, window):
 def test_slots_beyond_what_32_bits_address(device, attend):
     """Entry 2**31 and on of a store, of which only a few pages are ever touched."""
     far = 2**25 + 10
-    batch = [Rows([Segment(3, 20, 5), Segment(far, 30, -2)], np.array([49]))]
+    short = [Segment(far + 140 + 6 * i, 3, -i) for i in range(12)]
+    batch = [Rows([Segment(3, 20, 5), Segment(far, 130, -2), *short], np.array([185]))]
     if attend is segment_extend:
-        batch = [batch[0]._replace(positions=np.arange(20, 50))]
+        batch = [batch[0]._replace(positions=np.arange(140, 186))]
     torch.use_deterministic_algorithms(False)  # which would fill all of it
-    keys = torch.empty((far + 30, 1, 64), dtype=torch.bfloat16, device=device)
+    keys = torch.empty((far + 220, 1, 64), dtype=torch.bfloat16, device=device)
     for segment in batch[0].segments:
         keys[segment.slot : segment.slot + segment.length] = torch.randn(segment.length, 1, 64)
     query = torch.randn(2, len(batch[0].positions), 64, dtype=torch.bfloat16, device=device)

@@ -10,7 +10,7 @@ from leyline_agent.errors import EngineError  # noqa: E402
 from leyline_agent.serving.kernels.backend import Rows  # noqa: E402
 from leyline_agent.serving.kernels.segment_decode import segment_decode  # noqa: E402
 from leyline_agent.serving.kernels.segment_extend import segment_extend  # noqa: E402
-from leyline_agent.serving.kernels.segment_launch import Tables, to_device  # noqa: E402
+from leyline_agent.serving.kernels.segment_launch import Tables, pack, to_device, unpack  # noqa: E402
 from leyline_agent.serving.kv.sequence import Segment  # noqa: E402
 from leyline_agent.serving.models.rope import RopeSpec  # noqa: E402
 
@@ -85,7 +85,7 @@ def test_tables_are_made_once_and_hold_the_turn_back():
 
 def test_arrays_share_one_transfer():
     arrays = [np.arange(3), np.zeros((0, 4), np.int64), np.arange(10).reshape(2, 5)]
-    placed = to_device(arrays, CPU)
+    placed = unpack(to_device(pack(arrays), CPU), [array.shape for array in arrays])
     assert len({tensor.untyped_storage().data_ptr() for tensor in placed}) == 1
     for array, tensor in zip(arrays, placed, strict=True):
         assert tensor.dtype == torch.int32
