@@ -8,11 +8,13 @@ from enum import Enum
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 
+from pydantic import BaseModel
+
 if TYPE_CHECKING:
     from pydantic import ValidationError
     from pydantic.fields import FieldInfo
 
-__all__ = ["explain", "hint", "read", "shown", "written"]
+__all__ = ["explain", "hint", "is_one_part", "read", "shown", "split", "written"]
 
 _KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 _LISTS = (list, tuple, set, frozenset)
@@ -31,6 +33,27 @@ def read(options: Mapping[str, str], fields: Mapping[str, FieldInfo]) -> dict[st
     }
 
 
+def split(text: str, separator: str) -> list[str]:
+    """The parts of a text between separators that stand in no brackets.
+
+    Brackets that do not match are ordinary characters.
+    """
+    parts, start, depth = [], 0, 0
+    for index, char in enumerate(text):
+        if char == separator and depth == 0:
+            parts.append(text[start:index])
+            start = index + 1
+        depth += (char == "(") - (char == ")")
+        if depth < 0:
+            break
+    return text.split(separator) if depth else [*parts, text[start:]]
+
+
+def is_one_part(text: str) -> bool:
+    """Whether `split` at "+" takes a text for one part, whatever else it is joined to."""
+    return split(f"{text}+(+)", "+") == [text, "(+)"]
+
+
 def written(values: Mapping[str, Any]) -> dict[str, str]:
     """Options as text, the reverse of `read`."""
     return {key: _text(value) for key, value in values.items()}
@@ -38,8 +61,7 @@ def written(values: Mapping[str, Any]) -> dict[str, str]:
 
 def shown(values: Mapping[str, Any]) -> str:
     """Options for people: "n=5, mode='forget'"."""
-    plain = {k: v.value if isinstance(v, Enum) else v for k, v in values.items()}
-    return ", ".join(f"{key}={value!r}" for key, value in plain.items())
+    return ", ".join(f"{key}={_plain(value)!r}" for key, value in values.items())
 
 
 def explain(name: str, fields: Mapping[str, FieldInfo], error: ValidationError) -> str:
@@ -54,7 +76,15 @@ def hint(name: str, known: Iterable[str]) -> str:
     return f"did you mean {close[0]!r}? " if close else ""
 
 
+def _plain(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return str(value)
+    return value.value if isinstance(value, Enum) else value
+
+
 def _text(value: Any) -> str:
+    if isinstance(value, BaseModel):
+        return f"({value})"  # A policy inside a policy.
     if isinstance(value, Enum):
         return _text(value.value)
     if isinstance(value, bool):

@@ -132,7 +132,7 @@ class Policy(BaseModel):
         if not given:
             return self.name
         text = ",".join(f"{key}={value}" for key, value in options.written(given).items())
-        if "+" not in text and self._is_made_by(text):
+        if options.is_one_part(text) and self._is_made_by(text):
             return f"{self.name}:{text}"
         return f"{self.name}({options.shown(given)})"
 
@@ -305,13 +305,13 @@ def available() -> dict[str, EntryPoint]:
 def parse(spec: str) -> Policy:
     """A policy from text: "name", "name:key=value,key=value", several joined by "+".
 
-    Lists are written a|b|c. A value cannot hold ",", "+" or, in a list, "|"; make such a policy in
-    Python.
+    Lists are written a|b|c; a policy inside a policy stands in brackets, policy=(a:n=1+b). A value
+    cannot hold ",", "+" or, in a list, "|" outside of brackets; make such a policy in Python.
 
     Raises:
         PolicyError: no such policy, no such option, or a value the option does not take.
     """
-    parts = [part.strip() for part in spec.split("+")]
+    parts = [part.strip() for part in options.split(spec, "+")]
     if not all(parts):
         raise PolicyError(f"empty policy in {spec!r}; write name:key=value,key=value")
     policies = [_parse_one(part) for part in parts]
@@ -319,6 +319,8 @@ def parse(spec: str) -> Policy:
 
 
 def _parse_one(spec: str) -> Policy:
+    if spec.startswith("(") and spec.endswith(")"):
+        return parse(spec[1:-1])
     name, _, rest = spec.partition(":")
     loaded = _load(name.strip())
     given = _pairs(rest, spec)
@@ -351,7 +353,7 @@ def _load(name: str) -> Any:
 def _pairs(text: str, spec: str) -> dict[str, str]:
     """The options of "key=value,key=value"."""
     pairs = {}
-    for pair in filter(str.strip, text.split(",")):
+    for pair in filter(str.strip, options.split(text, ",")):
         key, separator, value = pair.partition("=")
         if not separator or not key.strip():
             raise PolicyError(f"{spec!r}: {pair.strip()!r} is not key=value")

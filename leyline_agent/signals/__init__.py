@@ -8,9 +8,9 @@ stale(trajectory)      # each with what superseded it
 
 from leyline_agent.signals.effects import BUILTIN, ToolEffects
 from leyline_agent.signals.failed import Failure, FailureKind, failure, failures
-from leyline_agent.signals.history import originals, untouched
+from leyline_agent.signals.history import originals, unsent, untouched
 from leyline_agent.signals.stale import Stale, StaleKind, stale
-from leyline_agent.signals.stub import cut, is_cut, is_stub, stub
+from leyline_agent.signals.stub import capped, cut, is_capped, is_cut, is_stub, stub
 
 __all__ = [
     "BUILTIN",
@@ -19,13 +19,16 @@ __all__ = [
     "Stale",
     "StaleKind",
     "ToolEffects",
+    "capped",
     "cut",
     "failure",
     "failures",
+    "is_capped",
     "is_cut",
     "is_stub",
     "originals",
     "stale",
     "stub",
+    "unsent",
     "untouched",
 ]

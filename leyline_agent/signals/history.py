@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 
-from leyline_agent.signals.stub import is_cut, is_stub
+from leyline_agent.signals.stub import is_capped, is_cut, is_stub
 from leyline_agent.trajectory import ToolResult, Trajectory
 
-__all__ = ["originals", "untouched"]
+__all__ = ["originals", "unsent", "untouched"]
 
 
 def originals(trajectory: Trajectory) -> tuple[ToolResult, ...]:
@@ -31,14 +31,25 @@ def originals(trajectory: Trajectory) -> tuple[ToolResult, ...]:
 
 
 def untouched(trajectory: Trajectory) -> tuple[ToolResult, ...]:
-    """The results whose text is still as the tool gave it: no stub, nothing cut out."""
+    """The results that a policy may edit: not pinned, the text still as it was first sent.
+
+    A stub, or a text out of which something was cut later, has been edited already.
+    """
     return tuple(
         result
         for result, original in zip(trajectory.tool_results, originals(trajectory), strict=True)
-        if result.content == original.content
+        if result.index not in trajectory.pinned
+        and (result.content == original.content or is_capped(result.content))
         and not is_stub(result.content)
         and not is_cut(result.content)
     )
+
+
+def unsent(trajectory: Trajectory) -> tuple[ToolResult, ...]:
+    """The results that no call of the model has been sent yet: those behind its last reply."""
+    replies = (i for i, m in enumerate(trajectory.messages) if m.get("role") == "assistant")
+    last = max(replies, default=-1)
+    return tuple(result for result in trajectory.tool_results if result.index > last)
 
 
 def _call_id(result: ToolResult) -> str:

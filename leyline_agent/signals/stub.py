@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["cut", "is_cut", "is_stub", "stub"]
+__all__ = ["capped", "cut", "is_capped", "is_cut", "is_stub", "stub"]
 
 _OPENING = "[Earlier output removed"
 _CUT = re.compile(r"^\[\.\.\. \d+ characters removed \.\.\.\]$", re.MULTILINE)
+_CAPPED = re.compile(r"^\[\.\.\. \d+ characters not shown \.\.\.\]$", re.MULTILINE)
 
 
 def stub(why: str) -> str:
@@ -32,3 +33,13 @@ def cut(num_chars: int) -> str:
 def is_cut(content: str) -> bool:
     """Whether something was taken out of the middle of a text."""
     return _CUT.search(content) is not None
+
+
+def capped(num_chars: int) -> str:
+    """The line for `num_chars` characters that were taken out before the text was first sent."""
+    return f"[... {num_chars} characters not shown ...]"
+
+
+def is_capped(content: str) -> bool:
+    """Whether something was taken out before the text was first sent; it may be edited later."""
+    return _CAPPED.search(content) is not None

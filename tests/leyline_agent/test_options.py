@@ -11,12 +11,13 @@ from typing import Annotated, Any, Literal
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import Field, field_validator
+from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator
 
 from leyline_agent.directive import Mode
 from leyline_agent.edit import Edit
 from leyline_agent.errors import PolicyError
-from leyline_agent.policy import Pipeline, Policy, available, parse, policy
+from leyline_agent.options import is_one_part, split
+from leyline_agent.policy import Pipeline, Policy, as_policy, available, parse, policy
 from leyline_agent.trajectory import Trajectory
 from leyline_policies.keep_last import KeepLast
 
@@ -85,6 +86,44 @@ def test_several_policies_are_joined_by_plus() -> None:
     assert [part.name for part in made.policies] == ["keep_all", "keep_last"]
 
 
+class Around(Policy):
+    """A policy with a policy in it."""
+
+    policy: Annotated[SerializeAsAny[Policy], BeforeValidator(as_policy)]
+
+    def edits(self, trajectory: Trajectory) -> Iterator[Edit]:
+        yield from self.policy.propose(trajectory)
+
+
+def test_brackets_hold_a_policy_inside_a_policy() -> None:
+    made = Around(policy="keep_last:n=3,exclude_tools=a|b + keep_all")
+    assert str(made) == "around:policy=(keep_last:n=3,exclude_tools=a|b+keep_all)"
+    assert str(Around(policy=Many(text="a,b"))) == """around(policy="many(text='a,b')")"""
+    assert parse("(keep_last:n=3)") == KeepLast(n=3)
+    assert parse("keep_all+(keep_last+keep_all)").name == "keep_all+keep_last+keep_all"
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("a+b", ["a", "b"]),
+        ("a:p=(b+c)+d", ["a:p=(b+c)", "d"]),
+        ("a:p=(b:p=(c+d)+e)", ["a:p=(b:p=(c+d)+e)"]),
+        ("", [""]),
+        ("a:t=(+b", ["a:t=(", "b"]),
+        ("a:t=)+b:t=(", ["a:t=)", "b:t=("]),
+    ],
+)
+def test_text_is_split_outside_of_brackets(text: str, parts: list[str]) -> None:
+    assert split(text, "+") == parts
+
+
+@given(st.lists(st.text(alphabet="()+a", max_size=6), min_size=1, max_size=4))
+def test_parts_that_stand_alone_stay_apart_when_joined(parts: list[str]) -> None:
+    whole = [part for part in parts if is_one_part(part)] or ["a"]
+    assert split("+".join(whole), "+") == whole
+
+
 @pytest.mark.parametrize(
     ("spec", "problem"),
     [
@@ -118,6 +157,8 @@ def test_a_policy_as_text() -> None:
     made = policy(lambda trajectory: [], mode=Mode.FORGET, name="mine")
     assert str(made) == "mine(mode='forget')"
     assert str(Pipeline()) == "pipeline"
+    assert str(KeepLast(placeholder="(gone")) == "keep_last(placeholder='(gone')"
+    assert str(KeepLast(placeholder="(gone)")) == "keep_last:placeholder=(gone)"
 
 
 @settings(deadline=None)

@@ -3,8 +3,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from leyline_agent.edit import Edit
-from leyline_agent.signals.history import originals, untouched
-from leyline_agent.signals.stub import cut, is_cut, is_stub, stub
+from leyline_agent.signals.history import originals, unsent, untouched
+from leyline_agent.signals.stub import capped, cut, is_capped, is_cut, is_stub, stub
 from leyline_agent.trajectory import Trajectory
 
 Run = Callable[..., Trajectory]
@@ -54,9 +54,35 @@ def test_stubs_and_cuts_are_told_without_a_history(run: Run) -> None:
     assert [r.content for r in untouched(trajectory)] == ["as it was"]
 
 
+def test_a_result_capped_before_it_was_sent_counts_as_untouched(run: Run) -> None:
+    trajectory = three(run)
+    short = f"out\n{capped(5)}\n0"
+    view = trajectory.edited([trajectory.tool_results[0].replace(short)])
+    assert untouched(view)[0].content == short
+    cut_later = view.edited([view.tool_results[0].replace(f"o\n{cut(9)}\n{capped(5)}\n0")])
+    assert [r.index for r in untouched(cut_later)] == [4, 6]
+
+
+def test_pinned_results_are_none_to_edit(run: Run) -> None:
+    trajectory = three(run).configured(pinned=frozenset({4}))
+    assert [r.index for r in untouched(trajectory)] == [2, 6]
+
+
+def test_unsent_are_the_results_behind_the_last_reply(run: Run) -> None:
+    trajectory = three(run)
+    assert [r.index for r in unsent(trajectory)] == [6]
+    said = trajectory.extended([{"role": "assistant", "content": "done"}])
+    assert unsent(said) == ()
+    results = [trajectory.messages[2], {**trajectory.messages[2], "tool_call_id": "b"}]
+    assert len(unsent(Trajectory(messages=results))) == 2
+
+
 def test_what_counts_as_a_stub_or_a_cut() -> None:
     assert stub("why") == "[Earlier output removed: why]"
     assert is_stub(stub("why"))
     assert not is_stub("[Earlier today")
     assert is_cut(f"head\n{cut(5)}\ntail")
     assert not is_cut("[... five characters removed ...]")
+    assert is_capped(f"head\n{capped(5)}\ntail")
+    assert not is_cut(capped(5))
+    assert not is_capped(cut(5))
