@@ -1,0 +1,63 @@
+"""Keep a policy off messages that must stay."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from leyline_agent import message as message_module
+from leyline_agent.edit import Edit
+from leyline_agent.signals import failures
+from leyline_agent.trajectory import Trajectory
+from leyline_policies.wrapper import Wrapper
+
+__all__ = ["Pinned"]
+
+
+class Pinned(Wrapper):
+    """A policy's edits without those that touch what is pinned here.
+
+    A redaction goes through: a secret is not kept because a tag stands beside it.
+
+    Source: constraint pinning (arXiv 2606.22528: violations fell from 30 % to 0 when constraints
+    were never compacted); SWE-agent's tags that always keep an output.
+
+    Attributes:
+        tags: texts; a message that holds one of them is pinned.
+        users: pin what the user says: tasks, constraints, corrections.
+        errors: pin the results of failed calls.
+        tools: names of tools whose results are pinned.
+    """
+
+    tags: tuple[str, ...] = ("<pin>",)
+    users: bool = True
+    errors: bool = False
+    tools: tuple[str, ...] = ()
+
+    def edits(self, trajectory: Trajectory) -> Iterable[Edit]:
+        """The other policy's edits that leave the pinned messages alone."""
+        pins = trajectory.pinned | self._pins(trajectory)
+        history = trajectory.original
+        pinned = trajectory.configured(
+            original=None if history is trajectory else history,
+            tools=trajectory.tools,
+            pinned=pins,
+            chars_per_token=trajectory.chars_per_token,
+        )
+        for edit in self.inner(pinned):
+            if edit.redact or pins.isdisjoint(range(edit.start, edit.end)):
+                yield edit
+
+    def _pins(self, trajectory: Trajectory) -> set[int]:
+        results = {result.index: result for result in trajectory.tool_results}
+        pins = {index for index, result in results.items() if result.name in self.tools}
+        if self.errors:
+            pins.update(failed.index for failed in failures(trajectory))
+        for index, message in enumerate(trajectory.messages):
+            said = self.users and message.get("role") == "user" and index not in results
+            if said or (self.tags and self._is_tagged(message)):
+                pins.add(index)
+        return pins
+
+    def _is_tagged(self, message: message_module.Message) -> bool:
+        text = message_module.text(message)
+        return any(tag in text for tag in self.tags)
