@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from leyline_agent.serving.kernels.backend import AttentionBackend, Positions, Rows
+from leyline_agent.serving.decode_graphs import decode_graphs
+from leyline_agent.serving.kernels.backend import AttentionBackend, Plan, Positions, Rows
 from leyline_agent.serving.kv.sequence import CachedSequence, Segment, slice_segments
 from leyline_agent.serving.kv.slots import Extent
 from leyline_agent.serving.kv.store import KVStore
@@ -76,9 +77,9 @@ class CountingExecutor:
 class TorchExecutor:
     """Runs a transformers model over a KV store.
 
-    Everything is on the model's device. Nothing waits for that device between the first layer and
-    the logits, but in mixture-of-experts layers, where transformers reads on the host which experts
-    were chosen.
+    Everything is on the model's device; on a GPU decode steps are captured graphs where they can
+    be. Nothing waits for that device between the first layer and the logits, but in
+    mixture-of-experts layers, where transformers reads on the host which experts were chosen.
 
     Args:
         model: the model.
@@ -90,33 +91,48 @@ class TorchExecutor:
         self.model = model
         self.store = store
         self.backend = backend
+        self.graphs = decode_graphs(self.compute, model.model, backend, store.device)
 
     @torch.inference_mode()
     def forward(self, batch: Sequence[Work]) -> list[Computed]:
         """Fill the slots of all positions; the rows of the batch lie one behind the other."""
         if not all(len(work.positions) for work in batch):
             raise ValueError("a forward pass needs at least one position of every sequence")
-        plan = self.backend.plan([_rows(work) for work in batch])
-        attend = _Pass(self.backend, plan)
-        device = self.store.device
+        rows = [_rows(work) for work in batch]
         ids = np.concatenate([_tokens(work) for work in batch])
-        where = np.concatenate([work.positions for work in batch])
         wanted = [_wanted(work, end) for work, end in zip(batch, _ends(batch), strict=True)]
+        copy_us: Sequence[float] = (0.0,) * len(batch)
+        logits = None
+        if self.graphs is not None and all(len(work.positions) == 1 for work in batch):
+            logits = self.graphs.step(rows, ids)
+        if logits is None:
+            plan = self.backend.plan(rows)
+            copy_us = plan.copy_us
+            where = np.concatenate([work.positions for work in batch])
+            logits = self.compute(plan, *map(self._place, (ids, where, np.concatenate(wanted))))
+        parts = torch.split(logits, [len(own) for own in wanted])
+        return [
+            Computed(own if work.every else own[-1], spent)
+            for work, own, spent in zip(batch, parts, copy_us, strict=True)
+        ]
+
+    def compute(self, plan: Plan, ids: Tensor, where: Tensor, wanted: Tensor) -> Tensor:
+        """Float32 logits [wanted, vocab] of some of the rows."""
         network: Any = self.model.model
         out = network(
-            input_ids=torch.from_numpy(ids)[None].to(device),
-            position_ids=torch.from_numpy(where)[None].to(device),
+            input_ids=ids[None],
+            position_ids=where[None],
             use_cache=False,
             # As an index, not as a count: the slice a count makes is not contiguous, and for that
             # torch copies the whole output embedding, which costs more than a short turn.
-            logits_to_keep=torch.from_numpy(np.concatenate(wanted)).to(device),
-            leyline=attend,
+            logits_to_keep=wanted,
+            leyline=_Pass(self.backend, plan),
         )
-        parts = out.logits[0].float().split([len(rows) for rows in wanted])
-        return [
-            Computed(logits if work.every else logits[-1], copy_us)
-            for work, logits, copy_us in zip(batch, parts, plan.copy_us, strict=True)
-        ]
+        logits: Tensor = out.logits[0].float()
+        return logits
+
+    def _place(self, array: Positions) -> Tensor:
+        return torch.from_numpy(array).to(self.store.device)
 
     def zero(self, extents: Sequence[Extent]) -> None:
         """Overwrite slots with zeros, and drop the copies, which may hold them too."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -33,6 +33,9 @@ from leyline_agent.serving.kernels.segment_launch import (
 from leyline_agent.serving.kernels.work_list import Ints, KeyLayout, lay_out, make_work_list
 from leyline_agent.serving.kv.store import KVStore
 from leyline_agent.serving.models.rope import RopeSpec
+
+if TYPE_CHECKING:
+    from leyline_agent.serving.kernels.static_plan import StaticPlan
 
 __all__ = ["TritonBackend", "TritonPlan"]
 
@@ -151,6 +154,12 @@ class TritonBackend:
                 window=kind.window,
             )
         return out
+
+    def static_plan(self, rows: int, *, moved: bool) -> StaticPlan | None:
+        """A decode plan that is filled again each pass; None before the first pass of its own."""
+        from leyline_agent.serving.kernels.static_plan import Capacity, StaticPlan
+
+        return StaticPlan(self, Capacity(rows), moved=moved) if self.kinds else None
 
     def drop(self) -> int:
         """Nothing is kept beside the slots."""

@@ -144,6 +144,12 @@ def test_decode_in_a_window(device, window):
     check(segment_decode, batch, tensors, rope_of(64), window=window, **how)
 
 
+def test_more_partial_results_than_a_step_of_the_merge_takes(device):
+    batch, size = place([decode_case(np.random.default_rng(0), [700, 600])])
+    tensors = make(batch, size, (4, 1), 64, torch.float32, device)
+    check(segment_decode, batch, tensors, rope_of(64), blocks=Blocks(1, 4, 16, 16), programs=99)
+
+
 def test_decode_without_a_rope_over_segments_that_never_moved(device):
     rng = np.random.default_rng(0)
     batch, size = place([(cut(rng, [5] * 30, moved=0.0), [149])])
