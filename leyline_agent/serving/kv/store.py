@@ -71,15 +71,3 @@ class KVStore:
             for layer in range(len(self.layers)):
                 self.keys[layer][start:end] = 0
                 self.values[layer][start:end] = 0
-
-    def write(
-        self, layer: int, writes: Sequence[tuple[int, int, int]], key: Tensor, value: Tensor
-    ) -> None:
-        """Store new keys and values [kv_heads, m, d] at (query start, query end, first slot)."""
-        keys, values = self.keys[layer], self.values[layer]
-        latent = self.layers[layer].latent
-        for start, end, slot in writes:
-            stop = slot + end - start
-            keys[slot:stop] = key[:, start:end].transpose(0, 1)
-            if not latent:
-                values[slot:stop] = value[:, start:end].transpose(0, 1)
