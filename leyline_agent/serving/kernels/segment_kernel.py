@@ -38,6 +38,18 @@ def _load_head(
 
 
 @triton.jit
+def _load_values(
+    base: Tile, kb: Tile, seen: Tile, D_V: tl.constexpr, BLOCK: tl.constexpr, SHARED: tl.constexpr
+) -> Tile:
+    """The values at `base` [n, 1] where `seen` [n, 1]; the keys' second block if it is they."""
+    v = kb
+    if not SHARED:
+        wide = tl.arange(0, BLOCK)[None, :]
+        v = tl.load(base + wide, mask=seen & (wide < D_V), other=0.0)
+    return v
+
+
+@triton.jit
 def _turn(
     x: Tile,
     base: Tile,
@@ -170,7 +182,6 @@ def segment_kernel(
         here = tl.load(positions + token, mask=used, other=0)[:, None]
     k_base = keys + kv_head.to(tl.int64) * key_head
     v_base = values + kv_head.to(tl.int64) * value_head
-    v_there = (wide < D_V)[None, :]
     top = tl.full([BLOCK_M], float("-inf"), tl.float32)
     total = tl.zeros([BLOCK_M], tl.float32)
     acc = tl.zeros([BLOCK_M, BLOCK_V], tl.float32)
@@ -196,11 +207,7 @@ def segment_kernel(
             there = (n < high)[:, None]
             slots = (slot + n)[:, None]
             ka, kb = _load_head(k_base + slots * key_slot, there, first, second, D, BLOCK_B)
-            if SHARED:
-                v = kb
-            else:
-                v_at = v_base + slots * value_slot + wide[None, :]
-                v = tl.load(v_at, mask=there & v_there, other=0.0)
+            v = _load_values(v_base + slots * value_slot, kb, there, D_V, BLOCK_V, SHARED)
             seen = (n < high)[None, :]
             if MASKED:
                 where = (at + n)[None, :]
@@ -216,11 +223,7 @@ def segment_kernel(
             slots = tl.load(spans + n, mask=n < span_hi, other=0).to(tl.int64)[:, None]
             k = k_base + slots * key_slot
             ka, kb = _load_head(k, there, first, second, D, BLOCK_B)
-            if SHARED:
-                v = kb
-            else:
-                v_at = v_base + slots * value_slot + wide[None, :]
-                v = tl.load(v_at, mask=there & v_there, other=0.0)
+            v = _load_values(v_base + slots * value_slot, kb, there, D_V, BLOCK_V, SHARED)
             if TURNS:
                 row = tl.load(spans + num_spans + n, mask=n < span_hi, other=0)[:, None]
                 ka = _turn(ka, k, there, first, tables, row, -1.0, num_rows, ROTARY, INTERLEAVED)
@@ -240,7 +243,7 @@ def segment_kernel(
         to = (tl.program_id(0).to(tl.int64) * QUERIES + local) * HEADS + head
         tl.store(sums + to, top + tl.log2(total), mask=used)
     target = out + to[:, None] * D_V + wide[None, :]
-    tl.store(target, cast(acc, out.dtype.element_ty), mask=used[:, None] & v_there)
+    tl.store(target, cast(acc, out.dtype.element_ty), mask=used[:, None] & (wide < D_V)[None, :])
 
 
 @triton.jit(do_not_specialize=["num_merges"])
