@@ -25,6 +25,7 @@ from leyline_agent.signals.commands import pipelines
 from leyline_agent.signals.effects import BUILTIN, declared
 from leyline_agent.signals.history import originals
 from leyline_agent.signals.invocation import invocation
+from leyline_agent.signals.memory import remembered
 from leyline_agent.signals.reading import QUIET
 from leyline_agent.signals.shell import Pipeline
 from leyline_agent.signals.stub import is_stub
@@ -81,6 +82,10 @@ class Failure:
 
 def failures(trajectory: Trajectory) -> tuple[Failure, ...]:
     """The failed calls of a view, in order, judged by what the tools originally answered."""
+    return remembered(trajectory, "failures", lambda: _failures(trajectory))
+
+
+def _failures(trajectory: Trajectory) -> tuple[Failure, ...]:
     found = (
         (result.index, failure(original))
         for result, original in zip(trajectory.tool_results, originals(trajectory), strict=True)
@@ -90,6 +95,10 @@ def failures(trajectory: Trajectory) -> tuple[Failure, ...]:
 
 def failure(result: ToolResult) -> Failure | None:
     """What says that the call behind `result` failed; None when nothing does."""
+    return remembered(result, "failure", lambda: _failure(result))
+
+
+def _failure(result: ToolResult) -> Failure | None:
     content = result.content
     if is_stub(content):
         return None

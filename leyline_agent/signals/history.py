@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import takewhile
 
+from leyline_agent.signals.memory import remembered
 from leyline_agent.signals.stub import is_capped, is_cut, is_stub
 from leyline_agent.trajectory import ToolResult, Trajectory
 
@@ -16,6 +18,10 @@ def originals(trajectory: Trajectory) -> tuple[ToolResult, ...]:
     Results are matched by place while nothing was dropped or inserted, else by a call id that
     occurs once; one that cannot be matched stands for itself.
     """
+    return remembered(trajectory, "originals", lambda: _originals(trajectory))
+
+
+def _originals(trajectory: Trajectory) -> tuple[ToolResult, ...]:
     history = trajectory.original
     if history is trajectory:
         return trajectory.tool_results
@@ -35,6 +41,10 @@ def untouched(trajectory: Trajectory) -> tuple[ToolResult, ...]:
 
     A stub, or a text out of which something was cut later, has been edited already.
     """
+    return remembered(trajectory, "untouched", lambda: _untouched(trajectory))
+
+
+def _untouched(trajectory: Trajectory) -> tuple[ToolResult, ...]:
     return tuple(
         result
         for result, original in zip(trajectory.tool_results, originals(trajectory), strict=True)
@@ -47,9 +57,10 @@ def untouched(trajectory: Trajectory) -> tuple[ToolResult, ...]:
 
 def unsent(trajectory: Trajectory) -> tuple[ToolResult, ...]:
     """The results that no call of the model has been sent yet: those behind its last reply."""
-    replies = (i for i, m in enumerate(trajectory.messages) if m.get("role") == "assistant")
-    last = max(replies, default=-1)
-    return tuple(result for result in trajectory.tool_results if result.index > last)
+    behind = takewhile(lambda m: m.get("role") != "assistant", reversed(trajectory.messages))
+    first = len(trajectory.messages) - sum(1 for _ in behind)
+    new = takewhile(lambda result: result.index >= first, reversed(trajectory.tool_results))
+    return tuple(new)[::-1]
 
 
 def _call_id(result: ToolResult) -> str:

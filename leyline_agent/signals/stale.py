@@ -14,13 +14,14 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from leyline_agent.signals.commands import pipelines
 from leyline_agent.signals.effects import BUILTIN, ToolEffects, effects_of
-from leyline_agent.signals.failed import failure
+from leyline_agent.signals.failed import Failure, failure
 from leyline_agent.signals.history import originals
 from leyline_agent.signals.invocation import invocation
+from leyline_agent.signals.memory import remembered
 from leyline_agent.signals.outputs import Effects, Piece, Read, Run, covers
 from leyline_agent.signals.reading import resolve
 from leyline_agent.signals.stub import is_cut, is_stub
@@ -65,17 +66,66 @@ def stale(
 
     Args:
         trajectory: the view; outcomes are judged by what its history's tools answered.
-        effects: what tools read and write; extend `BUILTIN` to declare more.
+        effects: what tools read and write; extend `BUILTIN` to declare more. With `BUILTIN` itself
+            what a result tells is worked out once in a session, else in every turn.
     """
+    if effects is not BUILTIN:
+        return _stale(trajectory, effects)
+    return remembered(trajectory, "stale", lambda: _stale(trajectory, BUILTIN))
+
+
+def _stale(trajectory: Trajectory, effects: Mapping[str, ToolEffects]) -> tuple[Stale, ...]:
     watch = _Watch()
     first_directory = _usual_directory(trajectory.original)
     directory = first_directory
     for result, original in zip(trajectory.tool_results, originals(trajectory), strict=True):
-        done = effects_of(original, effects, directory)
-        watch.take(result, original, done)
-        fresh = _FRESH_SHELL.match(original.content)
-        directory = first_directory if fresh else _told(original) or done.directory
+        did = _did(original, effects, directory)
+        watch.take(result, original, did)
+        directory = first_directory if did.fresh else did.told or did.effects.directory
     return watch.found()
+
+
+class _Did(NamedTuple):
+    """What one call did, as its result tells.
+
+    Attributes:
+        effects: what it read and wrote.
+        shown, runs: the pieces its result shows, and those of them that are outputs of commands.
+        failed: why it failed, if it did.
+        nothing: the call was not made out, or nothing is left of its result.
+        fresh: it ran in a shell of its own.
+        told: the working directory named at the output's end.
+    """
+
+    effects: Effects
+    shown: tuple[Piece, ...]
+    runs: tuple[Piece, ...]
+    failed: Failure | None
+    nothing: bool
+    fresh: bool
+    told: str
+
+
+def _did(original: ToolResult, effects: Mapping[str, ToolEffects], directory: str) -> _Did:
+    if effects is not BUILTIN:
+        return _make_out(original, effects, directory)
+    key = ("did", directory)
+    return remembered(original, key, lambda: _make_out(original, BUILTIN, directory))
+
+
+def _make_out(original: ToolResult, effects: Mapping[str, ToolEffects], directory: str) -> _Did:
+    done = effects_of(original, effects, directory)
+    failed = failure(original)
+    shown = _shown(done, original.content)
+    return _Did(
+        effects=done,
+        shown=shown,
+        runs=tuple(piece for piece in shown if isinstance(piece, Run)),
+        failed=failed,
+        nothing=is_stub(original.content) or bool(failed and failed.kind == "malformed_call"),
+        fresh=_FRESH_SHELL.match(original.content) is not None,
+        told=_told(original),
+    )
 
 
 _Event = tuple[StaleKind, int, str]
@@ -105,25 +155,23 @@ class _Watch:
     runs: dict[Hashable, list[_Open]] = field(default_factory=dict)
     scripts: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
-    def take(self, result: ToolResult, original: ToolResult, done: Effects) -> None:
+    def take(self, result: ToolResult, original: ToolResult, did: _Did) -> None:
         """Note what one more result supersedes and shows."""
-        failed = failure(original)
-        if is_stub(original.content) or (failed and failed.kind == "malformed_call"):
+        if did.nothing:
             return
+        done, failed = did.effects, did.failed
         self.scripts.update(done.scripts)
         for path in done.early_writes if failed else (*done.writes, *self._script_writes(done)):
             self._supersede_writes(path, result.index)
-        shown = _shown(done, original.content)
-        runs = tuple(piece for piece in shown if isinstance(piece, Run))
-        if failed and not runs:
+        if failed and not did.runs:
             # What it printed is an error, no part of a file.
             return
         in_view = result.content == original.content
         if in_view and not (failed and failed.kind == "timeout"):
-            for piece in runs if failed else shown:
+            for piece in did.runs if failed else did.shown:
                 self._supersede(piece, result.index)
-        if shown and not is_stub(result.content):
-            self._add(_Open(result, shown))
+        if did.shown and not is_stub(result.content):
+            self._add(_Open(result, did.shown))
 
     def found(self) -> tuple[Stale, ...]:
         """The results of which no piece is current any more."""

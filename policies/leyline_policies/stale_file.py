@@ -34,7 +34,7 @@ class StaleFile(Policy):
     def edits(self, trajectory: Trajectory) -> Iterator[Edit]:
         """One edit for each file view that is out of date."""
         by_place = {result.index: result for result in trajectory.tool_results}
-        found = stale(trajectory, {**BUILTIN, **self.effects})
+        found = stale(trajectory, {**BUILTIN, **self.effects} if self.effects else BUILTIN)
         gone = (_gone(item, by_place[item.superseded_by]) for item in found if item.path)
         return stubbed(trajectory, gone)
 

@@ -35,7 +35,7 @@ class StaleReads(Policy):
 
     def edits(self, trajectory: Trajectory) -> Iterator[Edit]:
         """One edit for each stale result that is longer than the line put in its place."""
-        found = stale(trajectory, {**BUILTIN, **self.effects})
+        found = stale(trajectory, {**BUILTIN, **self.effects} if self.effects else BUILTIN)
         return stubbed(trajectory, (Gone(item.result, _why(item), item.kind) for item in found))
 
 

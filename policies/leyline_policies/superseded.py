@@ -33,7 +33,8 @@ class Superseded(Policy):
         """One edit for each output that a later one replaces."""
         by_place = {result.index: result for result in trajectory.tool_results}
         own = dict.fromkeys(self.repeats, ToolEffects(repeats=True))
-        found = ((s, by_place[s.superseded_by]) for s in stale(trajectory, {**BUILTIN, **own}))
+        effects = {**BUILTIN, **own} if own else BUILTIN
+        found = ((item, by_place[item.superseded_by]) for item in stale(trajectory, effects))
         gone = (
             Gone(item.result, f"{label(later)} was run again later", "rerun")
             for item, later in found
