@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from typing import Literal
 
 from pydantic import Field
@@ -22,9 +23,10 @@ class ClearToolUses(Policy):
     Source: Anthropic's context editing, `clear_tool_uses_20250919`, in its words and with its
     defaults. `clear_at_least` means two things in the wild. At Anthropic a batch that would clear
     less is not made at all, because it is not worth a broken cache ("all_or_nothing"). In
-    LangChain's ClearToolUsesEdit it is how much one batch clears: oldest first, until so much is
-    gone, or all there is ("batch"). Tokens are estimated from characters, calibrated by the
-    engine's last count.
+    LangChain's ClearToolUsesEdit it is where one batch stops: oldest first, until so much is gone,
+    or all there is ("batch"; here also not before the view is down to the trigger, else the next
+    batch would follow at once). Tokens are estimated from characters, calibrated by the engine's
+    last count.
 
     MEASURED
 
@@ -56,16 +58,17 @@ class ClearToolUses(Policy):
             yield from self._inputs(trajectory, batch)
 
     def _batch(self, trajectory: Trajectory) -> list[ToolResult]:
-        batch: list[ToolResult] = []
-        cleared = 0
-        for result in self._due(trajectory):
-            if self.at_least == "batch" and 0 < self.clear_at_least <= cleared:
-                break
-            batch.append(result)
-            after = {**result.message, "content": self.placeholder}
-            cleared += trajectory.tokens([result.message]) - trajectory.tokens([after])
-        short = self.at_least == "all_or_nothing" and cleared < self.clear_at_least
-        return [] if short else batch
+        wanted = self.clear_at_least * trajectory.chars_per_token
+        due = self._due(trajectory)
+        cleared = list(accumulate(self._saved(result) for result in due))
+        if self.at_least == "all_or_nothing":
+            return due if cleared and cleared[-1] >= wanted else []
+        to_trigger = trajectory.chars - self.trigger * trajectory.chars_per_token
+        enough = (n for n, chars in enumerate(cleared, 1) if chars >= max(wanted, to_trigger))
+        return due[: next(enough, None)]
+
+    def _saved(self, result: ToolResult) -> int:
+        return len(result.content) - len(self.placeholder)
 
     def _due(self, trajectory: Trajectory) -> list[ToolResult]:
         results = trajectory.tool_results
@@ -75,7 +78,7 @@ class ClearToolUses(Policy):
             for result in untouched(trajectory)
             if result.index in old
             and result.name not in self.exclude_tools
-            and len(result.content) > len(self.placeholder)
+            and self._saved(result) > 0
         ]
 
     def _inputs(self, trajectory: Trajectory, batch: Sequence[ToolResult]) -> Iterator[Edit]:

@@ -38,9 +38,10 @@ def test_anthropic_s_defaults() -> None:
         # Each result frees about 90 tokens.
         ({"trigger": 100, "clear_at_least": 200}, [2, 4, 6]),
         ({"trigger": 100, "clear_at_least": 300}, []),
-        ({"trigger": 100, "clear_at_least": 100, "at_least": "batch"}, [2, 4]),
-        ({"trigger": 100, "clear_at_least": 300, "at_least": "batch"}, [2, 4, 6]),
-        ({"trigger": 100, "at_least": "batch"}, [2, 4, 6]),
+        ({"trigger": 600, "clear_at_least": 100, "at_least": "batch"}, [2, 4]),
+        ({"trigger": 600, "clear_at_least": 300, "at_least": "batch"}, [2, 4, 6]),
+        ({"trigger": 600, "at_least": "batch"}, [2]),
+        ({"trigger": 100, "clear_at_least": 100, "at_least": "batch"}, [2, 4, 6]),
     ],
 )
 def test_which_results_go(
