@@ -2,11 +2,12 @@
 
 The keys of a sequence are dealt to as many programs as fill the device (split-KV); a second
 kernel merges their partial results by log-sum-exp. What a program reads is in `work_list.py`, how
-it computes in `segment_kernel.py`. `segment_attention_reference` is the same in plain float64.
+it computes in `segment_kernel.py`. `segment_attention_reference` in `segment_extend.py` is the same
+in plain float64.
 
 Latents (MLA) are keys of one head whose last entries are the values: pass `values` as the view
 keys[..., rope_dim:] and nothing is read twice. The query is absorbed, [heads, total, 64 + 512],
-the rotated part first; heads of 128 and more are cut into chunks of 64 a program.
+the rotated part first; more heads than a program has rows for are cut into chunks.
 """
 
 from __future__ import annotations
