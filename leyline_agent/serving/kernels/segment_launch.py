@@ -3,7 +3,7 @@
 shape = HeadShape.of(query, keys, values)       checks the tensors
 blocks = choose_blocks(shape, dtype, ...)       how a program is cut
 work = make_work_list(...)                      on the host, once a forward pass
-device_work = upload([work], tables, device)    one copy, nothing waits for it
+device_work = upload([(work, tables)], device)    one copy, nothing waits for it
 launch(..., device_work, ...)                   once a layer
 """
 
@@ -136,14 +136,14 @@ def to_device(array: np.ndarray[Any, Any], device: torch.device) -> Tensor:
 
 
 def upload(
-    works: Sequence[WorkList], tables: Tables, more: Sequence[Ints] = ()
+    works: Sequence[tuple[WorkList, Tables]], device: torch.device, more: Sequence[Ints] = ()
 ) -> tuple[list[DeviceWork], list[Tensor]]:
-    """Work lists, and more integer arrays of the same pass, on the tables' device."""
-    arrays = [a for w in works for a in (w.items, w.merges, w.keys.runs, w.keys.spans)]
+    """Work lists with what turns them, and more integer arrays of the same pass, on `device`."""
+    arrays = [a for w, _ in works for a in (w.items, w.merges, w.keys.runs, w.keys.spans)]
     arrays += more
-    tensors = unpack(to_device(pack(arrays), tables.device), [a.shape for a in arrays])
+    tensors = unpack(to_device(pack(arrays), device), [a.shape for a in arrays])
     result = []
-    for at, work in enumerate(works):
+    for at, (work, tables) in enumerate(works):
         items, merges, runs, spans = tensors[4 * at : 4 * at + 4]
         turns = tables.of(work.keys.offsets)
         result.append(DeviceWork(items, merges, runs, spans, turns, work.split, work.keys.end_slot))
@@ -181,7 +181,7 @@ def attend_once(
     layout = lay_out(batch, tiling.keys)
     work = make_work_list(batch, firsts, layout, tiling, window=window)
     positions = np.concatenate([rows.positions for rows in batch])
-    (device_work,), (where,) = upload([work], Tables(rope, keys.device), [positions])
+    (device_work,), (where,) = upload([(work, Tables(rope, keys.device))], keys.device, [positions])
     out = query.new_empty((query.shape[1], shape.heads, shape.value_dim))
     launch(
         query,

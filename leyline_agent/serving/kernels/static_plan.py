@@ -75,18 +75,20 @@ class StaticPlan(TritonPlan):
         works = {}
         for at, kind in enumerate(self.kinds):
             items, merges, runs, spans = tensors[4 * at : 4 * at + 4]
-            work = DeviceWork(items, merges, runs, spans, self._tables, split=True, end_slot=0)
+            turns = None if self._tables is None else self._tables[kind.rope]
+            work = DeviceWork(items, merges, runs, spans, turns, split=True, end_slot=0)
             works[kind] = [(True, work)]
         slots = pairs.view(torch.int64)
         super().__init__([], slots, positions, (0.0,) * capacity.rows, works, static=True)
 
     def _allocate(self) -> tuple[Tensor, Tensor | None]:
         """Memory that stays: of the arrays, and of the tables of offsets."""
-        device, rope = self.backend.kv.device, self.backend.rope
+        device, ropes = self.backend.kv.device, self.backend.ropes
         size = len(pack([np.zeros(shape, np.int64) for shape in self._shapes]))
         tables = None
-        if self.moved and rope is not None:
-            tables = torch.zeros((2, self.capacity.offsets, rope.rotary_dim), device=device)
+        if self.moved and ropes[0] is not None:
+            shape = (len(ropes), 2, self.capacity.offsets, ropes[0].rotary_dim)
+            tables = torch.zeros(shape, device=device)
         return torch.zeros(size, dtype=torch.int32, device=device), tables
 
     def fill(self, batch: Sequence[Rows]) -> bool:
@@ -132,9 +134,10 @@ class StaticPlan(TritonPlan):
         """Bring the tables up to date; most passes have the offsets of the one before."""
         if self._tables is None or offsets.tobytes() == self._offsets:
             return
-        assert self.backend.rope is not None
-        tables = torch.stack(self.backend.rope.tables(torch.from_numpy(-offsets)))
-        self._tables[:, : len(offsets)] = to_device(tables.numpy(), self._tables.device)
+        deltas = torch.from_numpy(-offsets)
+        made = [torch.stack(rope.tables(deltas)) for rope in self.backend.ropes if rope is not None]
+        tables = torch.stack(made).numpy()
+        self._tables[:, :, : len(offsets)] = to_device(tables, self._tables.device)
         self._offsets = offsets.tobytes()
 
 

@@ -64,11 +64,11 @@ class _Places:
 
 @dataclass(frozen=True)
 class _Part:
-    """One sequence's rows [start, end), planned for each window of the model."""
+    """One sequence's rows [start, end), planned for each window and rotation of the model."""
 
     start: int
     end: int
-    plans: dict[int | None, AttentionPlan]
+    plans: dict[tuple[int | None, int], AttentionPlan]
     copy: WorkingCopy | None
     copy_places: _Places | None
 
@@ -107,10 +107,10 @@ class TorchBackend:
         copy_bytes: int,
     ) -> None:
         self.kv = store
-        self.rope = rope
+        self._ropes = (None,) if rope is None else rope.kinds
         self.max_segments = max_segments
         self.copies = WorkingCopies(store, pool, rope, copy_bytes)
-        self._windows = {layer.window for layer in store.layers}
+        self._kinds = {(layer.window, layer.rope) for layer in store.layers}
 
     def plan(self, batch: Sequence[Rows]) -> TorchPlan:
         """Plan each sequence's attention; make or bring up to date the copies they need."""
@@ -136,10 +136,10 @@ class TorchBackend:
         if copy is not None:
             segments = [Segment(0, sum(segment.length for segment in segments))]
         plans = {
-            window: plan_attention(
-                segments, positions, self.rope, window=window, dtype=self.kv.dtype
+            (window, rope): plan_attention(
+                segments, positions, self._ropes[rope], window=window, dtype=self.kv.dtype
             )
-            for window in self._windows
+            for window, rope in self._kinds
         }
         places = _Places.of(positions, self.kv.device) if copy is not None else None
         return _Part(at, at + len(positions), plans, copy, places)
@@ -165,12 +165,12 @@ class TorchBackend:
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def _attend(self, part: _Part, layer: int, query: Tensor, scale: float) -> Tensor:
-        kv = part.copy or self.kv
+        kv, shape = part.copy or self.kv, self.kv.layers[layer]
         return segment_attention(
             query[:, part.start : part.end],
             kv.keys[layer],
             kv.values[layer],
-            part.plans[self.kv.layers[layer].window],
+            part.plans[shape.window, shape.rope],
             scale,
         )
 

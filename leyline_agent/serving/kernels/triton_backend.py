@@ -45,6 +45,7 @@ class _Kind(NamedTuple):
 
     shape: HeadShape
     window: int | None
+    rope: int
 
 
 class _Side(NamedTuple):
@@ -88,9 +89,9 @@ class TritonBackend:
         self, store: KVStore, rope: RopeSpec | None, *, programs: int | None = None
     ) -> None:
         self.kv = store
-        self.rope = rope
+        self.ropes = (None,) if rope is None else rope.kinds
         self.programs = programs or num_programs(store.device)
-        self._tables = Tables(rope, store.device)
+        self._tables = [Tables(one, store.device) for one in self.ropes]
         self.kinds: dict[_Kind, None] = {}
 
     def plan(self, batch: Sequence[Rows]) -> TritonPlan:
@@ -117,7 +118,8 @@ class TritonBackend:
                 layouts[decode, tiling.keys] = keys
                 work = make_work_list(batch, first_rows, keys, tiling, window=kind.window)
                 made.append((kind, decode, work))
-        on_device, rest = upload([work for *_, work in made], self._tables, more)
+        turned = [(work, self._tables[kind.rope]) for kind, _, work in made]
+        on_device, rest = upload(turned, self.kv.device, more)
         works: dict[_Kind, list[tuple[bool, DeviceWork]]] = {}
         for (kind, decode, _), placed in zip(made, on_device, strict=True):
             works.setdefault(kind, []).append((decode, placed))
@@ -133,8 +135,8 @@ class TritonBackend:
     def attend(self, plan: TritonPlan, layer: int, query: Tensor, scale: float) -> Tensor:
         """Attention output [total, heads, d_v]. Raises EngineError for a query that cannot be."""
         keys, values = self.kv.keys[layer], self.kv.values[layer]
-        shape = HeadShape.of(query, keys, values)
-        kind = _Kind(shape, self.kv.layers[layer].window)
+        shape, own = HeadShape.of(query, keys, values), self.kv.layers[layer]
+        kind = _Kind(shape, own.window, own.rope)
         if kind not in plan.works:
             self.kinds[kind] = None
             plan.works |= self._works(plan.sides, [kind])[0]
@@ -149,7 +151,7 @@ class TritonBackend:
                 plan.positions,
                 shape=shape,
                 blocks=choose_blocks(shape, self.kv.dtype, decode=decode),
-                rope=self.rope,
+                rope=self.ropes[kind.rope],
                 scale=scale,
                 window=kind.window,
             )

@@ -117,11 +117,14 @@ class WorkingCopy:
             raise EngineError(
                 "a segment stands where its keys were not rotated, and no rope moves it"
             )
-        shift = plan_shift(
-            slots[still:], None, offsets[still:], self.rope, self.store.dtype, self.store.device
-        )
-        for store, copy in zip(self.store.keys, self.keys, strict=True):
-            rope_shift(store, copy[at + still : end], shift)
+        rows, deltas = slots[still:], offsets[still:]
+        shifts = [
+            plan_shift(rows, None, deltas, rope, self.store.dtype, self.store.device)
+            for rope in self.rope.kinds
+        ]
+        for layer, shape in enumerate(self.store.layers):
+            copy = self.keys[layer][at + still : end]
+            rope_shift(self.store.keys[layer], copy, shifts[shape.rope])
 
 
 def _common_length(left: Described, right: Described) -> int:

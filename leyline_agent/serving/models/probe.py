@@ -33,7 +33,8 @@ _TOLERANCE = {torch.float32: 1e-4, torch.float16: 5e-3, torch.bfloat16: 3e-2}
 class KVShape(NamedTuple):
     """One layer's KV: heads, key and value dimensions, sliding window if any.
 
-    With `latent` (MLA) a token's values are the last entries of its keys, kept once.
+    With `latent` (MLA) a token's values are the last entries of its keys, kept once. `rope` says
+    which of the model's rotations its keys have (`RopeSpec.kinds`).
     """
 
     heads: int
@@ -41,6 +42,7 @@ class KVShape(NamedTuple):
     value_dim: int
     window: int | None
     latent: bool = False
+    rope: int = 0
 
     @property
     def num_entries(self) -> int:
@@ -95,6 +97,7 @@ def probe(model: nn.Module) -> ModelFacts:
     forward(model, [1], start=_POSITION + _DELTA, leyline=second)
     _check_layers(config, first)
     _check_windows(config, first)
+    found = _movable(model, config, first, second)
     layers = tuple(
         KVShape(
             heads=first.keys[i].shape[0],
@@ -102,11 +105,12 @@ def probe(model: nn.Module) -> ModelFacts:
             value_dim=first.values[i].shape[-1],
             window=first.options[i].get("sliding_window"),
             latent=_is_end_of(first.values[i], first.keys[i]),
+            rope=found.kinds.get(i, 0),
         )
         for i in sorted(first.keys)
     )
-    rope, refusal, detail = _movable(model, config, first, second)
-    return ModelFacts(layers, rope, refusal, detail)
+    refusal = Reason.ROPE_KIND if found.rope is None else None
+    return ModelFacts(layers, found.rope, refusal, found.detail)
 
 
 def _is_end_of(value: Tensor, key: Tensor) -> bool:
@@ -191,54 +195,73 @@ def _check_windows(config: Any, capture: _Capture) -> None:
         )
 
 
-def _movable(
-    model: nn.Module, config: Any, first: _Capture, second: _Capture
-) -> tuple[RopeSpec | None, Reason | None, str]:
-    kind = _rope_kind(config)
-    if kind not in FIXED_ROPE_KINDS:
-        return None, Reason.ROPE_KIND, f"rope kind {kind!r} is not on the allow-list"
+class _Movable(NamedTuple):
+    """How keys move, which kind of rotation each layer has, or else why they do not move."""
+
+    rope: RopeSpec | None
+    kinds: dict[int, int]
+    detail: str
+
+
+def _movable(model: nn.Module, config: Any, first: _Capture, second: _Capture) -> _Movable:
+    unknown = _rope_kinds(config) - FIXED_ROPE_KINDS
+    if unknown:
+        named = ", ".join(repr(kind) for kind in sorted(unknown))
+        return _Movable(None, {}, f"rope kind {named} is not on the allow-list")
     tables = _inverse_frequencies(model)
-    if len(tables) != 1:
-        return None, Reason.ROPE_KIND, f"{len(tables)} rotary tables, expected one"
+    if len({len(table) for table in tables}) != 1:
+        return _Movable(None, {}, f"{len(tables)} rotary tables of different sizes")
     for pairing in _PAIRINGS:
-        rope = RopeSpec(tables[0], pairing)
-        if all(_moves(rope, first, second, layer) for layer in first.keys):
-            return rope, None, ""
-    return None, Reason.ROPE_KIND, "cached keys do not move by a rotation (measured)"
+        # A layer without positions moves by a rotation that turns nothing.
+        known = [RopeSpec(table, pairing) for table in (*tables, torch.zeros_like(tables[0]))]
+        fits = {layer: _fit(known, first, second, layer) for layer in sorted(first.keys)}
+        used = list(dict.fromkeys(fits.values()))
+        if None not in used:
+            rope, *others = (known[at].inv_freq for at in used if at is not None)
+            kinds = {layer: used.index(at) for layer, at in fits.items()}
+            return _Movable(RopeSpec(rope, pairing, tuple(others)), kinds, "")
+    return _Movable(None, {}, "cached keys do not move by a rotation (measured)")
 
 
-def _rope_kind(config: Any) -> str:
+def _rope_kinds(config: Any) -> set[str]:
+    """The model's rope types, be there one for all layers or one for each kind of them."""
     parameters = getattr(config, "rope_parameters", None)
     if not isinstance(parameters, dict):
-        return "none"
-    if "rope_type" not in parameters and any(isinstance(v, dict) for v in parameters.values()):
-        return "per_layer"
-    return str(parameters.get("rope_type", "default"))
+        return {"none"}
+    nested = [value for value in parameters.values() if isinstance(value, dict)]
+    each = [parameters] if "rope_type" in parameters or not nested else nested
+    return {str(one.get("rope_type", "default")) for one in each}
 
 
 def _inverse_frequencies(model: nn.Module) -> list[Tensor]:
     found: list[Tensor] = []
     for module in model.modules():
-        table = getattr(module, "inv_freq", None)
-        if isinstance(table, Tensor) and "Rotary" in type(module).__name__:
+        if "Rotary" not in type(module).__name__:
+            continue
+        for name, table in module.named_buffers(recurse=False):
             table = table.detach().cpu().to(torch.float64)  # tables are made on the host
-            if not any(torch.equal(table, other) for other in found):
+            if name.endswith("inv_freq") and not any(torch.equal(table, one) for one in found):
                 found.append(table)
     return found
 
 
-def _moves(rope: RopeSpec, first: _Capture, second: _Capture, layer: int) -> bool:
+def _fit(known: list[RopeSpec], first: _Capture, second: _Capture, layer: int) -> int | None:
+    """Which rotation a layer's keys moved by: the closest, if it is close enough."""
+    tolerance = _TOLERANCE.get(first.keys[layer].dtype, 3e-2)
+    if _difference(second.values[layer], first.values[layer]) > tolerance:
+        return None
     key, moved = first.keys[layer].cpu(), second.keys[layer].cpu()
-    if rope.rotary_dim > key.shape[-1]:
-        return False
-    cos, sin = rope.tables(torch.tensor([_DELTA]))
-    expected = rope.rotate(key, cos[0], sin[0])
-    tolerance = _TOLERANCE.get(key.dtype, 3e-2)
-    return _close(moved, expected, tolerance) and _close(
-        first.values[layer], second.values[layer], tolerance
-    )
+    errors = [
+        _difference(moved, rope.rotate(key, *(t[0] for t in rope.tables(torch.tensor([_DELTA])))))
+        if rope.rotary_dim <= key.shape[-1]
+        else float("inf")
+        for rope in known
+    ]
+    best = min(range(len(known)), key=errors.__getitem__)
+    return best if errors[best] <= tolerance else None
 
 
-def _close(left: Tensor, right: Tensor, tolerance: float) -> bool:
+def _difference(left: Tensor, right: Tensor) -> float:
+    """The largest difference, relative to the largest value."""
     left, right = left.float(), right.float()
-    return bool((left - right).abs().max() <= tolerance * left.abs().max().clamp_min(1e-6))
+    return float((left - right).abs().max() / left.abs().max().clamp_min(1e-6))

@@ -27,10 +27,18 @@ class RopeSpec:
         inv_freq: float64 [rotary_dim / 2], scaled as the model scales it.
         pairing: "half" pairs i with i + rotary_dim/2 (NeoX: Llama, Qwen); "interleaved" pairs
             2i with 2i + 1 (GPT-J: DeepSeek, Cohere).
+        others: the inverse frequencies of further kinds of layers, as long (Gemma 3's global
+            layers turn slower; zeros where a layer knows no positions, as in SmolLM3).
     """
 
     inv_freq: Tensor
     pairing: Pairing
+    others: tuple[Tensor, ...] = ()
+
+    @property
+    def kinds(self) -> tuple[RopeSpec, ...]:
+        """The rotation of each kind of layers, by `KVShape.rope`."""
+        return (self, *(RopeSpec(other, self.pairing) for other in self.others))
 
     @property
     def rotary_dim(self) -> int:

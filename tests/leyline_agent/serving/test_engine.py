@@ -40,7 +40,8 @@ YARN = {
     "original_max_position_embeddings": 128,
 }
 # Grouped and plain heads, biases, query-key norms, both pairings, partial rotary, YaRN, windows
-# (shorter than the suffix behind an edit, longer, and in some layers only).
+# (shorter than the suffix behind an edit, longer, and in some layers only), layers without
+# positions, two tables.
 KINDS = {
     "llama": {},
     "llama-yarn": {"rope_parameters": YARN},
@@ -51,6 +52,11 @@ KINDS = {
     "gpt_neox": {},
     "mistral-short": {"sliding_window": 20},
     "mistral-long": {"sliding_window": 130},
+    "smollm3": {"no_rope_layer_interval": 2},
+    "gemma3_text": {
+        "sliding_window": 40,
+        "layer_types": ["sliding_attention", "full_attention"],
+    },
     "qwen2-window": {"use_sliding_window": True, "sliding_window": 40, "max_window_layers": 1},
 }
 NO_GATE = ModeRules(gate_tokens=0, gate_share=2.0)
@@ -127,7 +133,7 @@ def swapped(rope, keys):
 def amortized_logits(loaded, tokens, directives, appended):
     """transformers with a cache whose suffix keys are rotated explicitly, in float64."""
     reference = reference_of(loaded)
-    rope = loaded.facts.rope
+    ropes = [loaded.facts.rope.kinds[layer.rope] for layer in loaded.facts.layers]
     full = DynamicCache()  # with no configuration: one that keeps what leaves a window, too
     reference(torch.tensor([tokens]), past_key_values=full)
     held: list[list[tuple[torch.Tensor, torch.Tensor]]] = [
@@ -135,9 +141,9 @@ def amortized_logits(loaded, tokens, directives, appended):
     ]
 
     def keep(start, end, shift):
-        cos, sin = (t.double() for t in rope.tables(torch.tensor([shift])))
-        dim = rope.rotary_dim
-        for index, layer in enumerate(full.layers):
+        for index, (layer, rope) in enumerate(zip(full.layers, ropes, strict=True)):
+            cos, sin = (t.double() for t in rope.tables(torch.tensor([shift])))
+            dim = rope.rotary_dim
             keys = layer.keys[:, :, start:end].double()
             turned = keys[..., :dim] * cos[0] + swapped(rope, keys[..., :dim]) * sin[0]
             moved = torch.cat((turned, keys[..., dim:]), -1).float()

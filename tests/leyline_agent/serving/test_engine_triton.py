@@ -37,9 +37,9 @@ def _triton(monkeypatch):
         yield
 
 
-@pytest.fixture(scope="module", params=["llama", "cohere", "glm"])
+@pytest.fixture(scope="module", params=["llama", "cohere", "glm", "gemma3_text"])
 def loaded(request):
-    """Half-split pairs; interleaved; interleaved and partial."""
+    """Half-split pairs; interleaved; interleaved and partial; two tables, and windows."""
     return tests.make_model(request.param)
 
 

@@ -14,8 +14,9 @@ from leyline_agent.serving.kv.store import KVStore  # noqa: E402
 from leyline_agent.serving.models.probe import KVShape  # noqa: E402
 from leyline_agent.serving.models.rope import RopeSpec  # noqa: E402
 
-ROPE = RopeSpec(1e4 ** -(torch.arange(16, dtype=torch.float64) / 16), "half")
-LAYERS = [KVShape(2, 32, 32, None), KVShape(2, 32, 32, 20)]
+HALF = torch.arange(16, dtype=torch.float64) / 16
+ROPE = RopeSpec(1e4**-HALF, "half", (3e5**-HALF,))
+LAYERS = [KVShape(2, 32, 32, None), KVShape(2, 32, 32, 20, rope=1)]
 PLAIN = [
     Rows([Segment(0, 150)], np.array([149])),
     Rows([Segment(200, 31), Segment(300, 9)], np.array([39])),
@@ -93,7 +94,9 @@ def test_a_batch_that_does_not_fit_changes_nothing(backend, device, capacity, mo
 
 
 def test_without_a_rope_nothing_is_turned(backend, device):
-    plain = TritonBackend(backend.kv, None)
+    layers = [layer._replace(rope=0) for layer in LAYERS]
+    plain = TritonBackend(KVStore(layers, 500, torch.float32, device), None)
+    plain.kv.keys, plain.kv.values = backend.kv.keys, backend.kv.values
     batch = [Rows([Segment(20 * i, 3) for i in range(20)], np.array([59]))]
     expected = run(plain, plain.plan(batch), inputs(1, device))
     plan = StaticPlan(plain, Capacity(1), moved=True)

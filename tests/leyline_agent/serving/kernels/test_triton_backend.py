@@ -16,7 +16,8 @@ from leyline_agent.serving.kv.store import KVStore  # noqa: E402
 from leyline_agent.serving.models.probe import KVShape  # noqa: E402
 from leyline_agent.serving.models.rope import RopeSpec  # noqa: E402
 
-ROPE = RopeSpec(1e4 ** -(torch.arange(8, dtype=torch.float64) / 8), "half")
+HALF = torch.arange(8, dtype=torch.float64) / 8
+ROPE = RopeSpec(1e4**-HALF, "half", (3e5**-HALF, torch.zeros(8, dtype=torch.float64)))
 BATCH = [
     Rows([Segment(0, 40), Segment(100, 30, 9), Segment(60, 10)], np.arange(70, 80)),
     Rows([Segment(200, 50, -3)], np.array([49])),
@@ -26,8 +27,8 @@ BATCH = [
 LAYERS = [
     KVShape(2, 64, 64, None),
     KVShape(1, 48, 32, None, latent=True),
-    KVShape(2, 64, 64, 20),
-    KVShape(3, 32, 48, None),
+    KVShape(2, 64, 64, 20, rope=1),
+    KVShape(3, 32, 48, None, rope=2),
 ]
 HEADS = [6, 4, 6, 3]
 
@@ -42,7 +43,7 @@ def filled(device):
 
 
 def test_a_mixed_batch_over_layers_of_several_kinds(device):
-    """Decode and extend rows, a window, latents; once while it learns the heads, once after."""
+    """Rows of both kernels, a window, latents, three ropes; before and after it knows the heads."""
     stores = filled(device), filled(device)
     ours = TritonBackend(stores[0], ROPE)
     theirs = TorchBackend(stores[1], SlotPool(520), ROPE, max_segments=1000, copy_bytes=0)

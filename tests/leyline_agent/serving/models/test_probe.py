@@ -38,6 +38,12 @@ MLA = {
     "n_group": 1,
     "topk_group": 1,
 }
+LAGUNA = {
+    "layer_types": ["full_attention", "sliding_attention"],
+    "num_experts": 8,
+    "moe_intermediate_size": 16,
+    "shared_expert_intermediate_size": 16,
+}
 GPT2 = {"n_embd": 96, "n_layer": 2, "n_head": 6}
 
 
@@ -45,9 +51,23 @@ def rope(kind, **more):
     return {"rope_parameters": {"rope_type": kind, "rope_theta": 1e4, **more}}
 
 
+def rope_by_layer(sliding, full):
+    """OLMo-3 with a table for windows and one for the rest."""
+    return {
+        "layer_types": ["sliding_attention", "full_attention"],
+        "rope_parameters": {
+            "sliding_attention": {"rope_type": "default", "rope_theta": sliding},
+            "full_attention": {"rope_type": "default", "rope_theta": full},
+        },
+    }
+
+
 ORIGINAL = {"original_max_position_embeddings": 128}
 LLAMA3 = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, **ORIGINAL}
 LONGROPE = {"factor": 2.0, "short_factor": [1.0] * 8, "long_factor": [2.0] * 8, **ORIGINAL}
+
+LONG = {"rope_type": "longrope", "rope_theta": 1e4, **LONGROPE}
+PLAIN = {"rope_type": "default", "rope_theta": 1e4}
 
 # Spliceable: the pairing and how many dimensions are rotated.
 SPLICEABLE = {
@@ -78,15 +98,16 @@ SERVED = {
     "llama-longrope": (rope("longrope", **LONGROPE), Reason.ROPE_KIND, "'longrope'"),
     "gpt2": (GPT2, Reason.ROPE_KIND, "'none'"),
     "opt": ({"ffn_dim": 128, "word_embed_proj_dim": 96}, Reason.ROPE_KIND, "'none'"),
-    "exaone4": (
-        {"sliding_window": 16, "num_hidden_layers": 4, "sliding_window_pattern": 2},
+    "gemma3_text-longrope": (
+        {"rope_parameters": {"full_attention": LONG, "sliding_attention": PLAIN}},
         Reason.ROPE_KIND,
-        "do not move by a rotation",
+        "'longrope'",
     ),
-    "gemma3_text": ({"sliding_window": 16}, Reason.ROPE_KIND, "'per_layer'"),
-    "smollm3": ({"no_rope_layer_interval": 2}, Reason.ROPE_KIND, "do not move by a rotation"),
+    "laguna": (LAGUNA, Reason.ROPE_KIND, "2 rotary tables of different sizes"),
     "deepseek_v2": (MLA, Reason.ROPE_KIND, "do not move by a rotation"),  # expanded heads
 }
+# Equal to transformers up to the length at which their frequencies switch; gated attention.
+UNEVEN = {"llama-longrope", "gemma3_text-longrope", "laguna"}
 # Refused: attention that the engine does not compute, or state that it does not keep.
 REFUSED = {
     "gemma2": ({}, "attention with 'softcap' is not supported"),
@@ -154,7 +175,7 @@ def probe_first(model):
 
 
 @pytest.mark.parametrize("max_segments", [8, 0])
-@pytest.mark.parametrize("kind", [k for k in SERVED if k != "llama-longrope"])
+@pytest.mark.parametrize("kind", [k for k in SERVED if k not in UNEVEN])
 def test_what_is_served_equals_transformers(kind, max_segments):
     """Learned positions, two tables, expanded MLA; test_engine covers what is spliceable."""
     model = make(kind, SERVED[kind][0])
@@ -170,6 +191,30 @@ def test_what_is_served_equals_transformers(kind, max_segments):
         expected = reference(torch.tensor([tokens])).logits[0, 119:]
     limit = 1e-4 * float(expected.abs().max())
     torch.testing.assert_close(torch.stack(found), expected, atol=limit, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "extra", "thetas"),
+    [
+        ("gemma3_text", {"num_hidden_layers": 7}, [1e4] * 5 + [1e6, 1e4]),
+        ("smollm3", {"no_rope_layer_interval": 2, "num_hidden_layers": 4}, [2e6, None] * 2),
+        ("exaone4", {"num_hidden_layers": 4, "sliding_window_pattern": 2}, [1e4, None] * 2),
+        ("olmo3", rope_by_layer(1e4, 5e5), [1e4, 5e5]),
+    ],
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_each_layer_is_moved_by_its_own_rotation(kind, extra, thetas, dtype):
+    model = make(kind, {"sliding_window": 16, **extra}).to(dtype)
+    facts = probe(model)
+    check_seam(model)
+    half = torch.arange(8, dtype=torch.float64) / 8
+    for layer, theta in zip(facts.layers, thetas, strict=True):
+        expected = torch.zeros(8, dtype=torch.float64) if theta is None else theta**-half
+        found = facts.rope.kinds[layer.rope].inv_freq
+        # A model made in bfloat16, unlike one loaded, has rounded its tables too.
+        rtol = 1e-6 if dtype == torch.float32 else 1e-2
+        torch.testing.assert_close(found, expected, rtol=rtol, atol=0)
+    assert len(facts.rope.kinds) == len(set(thetas))
 
 
 def test_yarn_is_rotated_with_unit_magnitude():
