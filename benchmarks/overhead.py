@@ -32,8 +32,17 @@ from leyline_agent.testing import MockAdapter
 Message = dict[str, Any]
 
 
-def trajectory(count: int, seed: int = 0) -> list[Message]:
-    """`count` messages: a task, then calls of `bash` with outputs of 200-1,500 characters."""
+PIPELINE = (
+    "cap_at_ingestion+dedupe+stale_file+superseded+drop_failed_calls:after=20"
+    "+keep_last:n=50,polling=10"
+)
+
+
+def trajectory(count: int, seed: int = 0, words_each: int = 160, files: int = 0) -> list[Message]:
+    """`count` messages: a task, then calls of `bash`, each answered by some `words_each` words.
+
+    With `files` the calls read so many files in turn, else each reads one of its own.
+    """
     rng = random.Random(seed)
     words = "def return import error value path test line assert result self index".split()
     messages: list[Message] = [
@@ -42,7 +51,12 @@ def trajectory(count: int, seed: int = 0) -> list[Message]:
     ]
     while len(messages) < count:
         number = len(messages)
-        call = {"name": "bash", "arguments": json.dumps({"command": f"cat file{number}.py"})}
+        call = {
+            "name": "bash",
+            "arguments": json.dumps(
+                {"command": f"cat file{number % files if files else number}.py"}
+            ),
+        }
         messages.append(
             {
                 "role": "assistant",
@@ -50,7 +64,7 @@ def trajectory(count: int, seed: int = 0) -> list[Message]:
                 "tool_calls": [{"id": f"call_{number}", "type": "function", "function": call}],
             }
         )
-        output = " ".join(rng.choice(words) for _ in range(rng.randrange(40, 280)))
+        output = " ".join(rng.choice(words) for _ in range(rng.randrange(40, 2 * words_each - 40)))
         messages.append({"role": "tool", "tool_call_id": f"call_{number}", "content": output})
     return messages[:count]
 
@@ -58,7 +72,7 @@ def trajectory(count: int, seed: int = 0) -> list[Message]:
 def session_turns(messages: list[Message], policy: str) -> dict[str, Any]:
     """Milliseconds of begin and finish over the last 20 turns of a session."""
     session = leyline.Session(policy, MockAdapter())
-    begin, finish, edits = [], [], 0
+    begin, finish = [], []
     replies = [i for i, m in enumerate(messages) if m["role"] == "assistant"]
     for index in replies:
         # The harness builds a new list each turn, as harnesses do.
@@ -73,6 +87,25 @@ def session_turns(messages: list[Message], policy: str) -> dict[str, Any]:
     edits = len(session.edits)
     assert edits > 0, f"{policy} edited nothing"
     return {"begin_ms": spread(begin[-20:]), "finish_ms": spread(finish[-20:]), "edits": edits}
+
+
+def pipeline(count: int = 500) -> dict[str, Any]:
+    """A pipeline of six on a run of 100,000 tokens: a turn of a session, and from scratch."""
+    messages = trajectory(count, words_each=280, files=97)
+    last = max(i for i, m in enumerate(messages) if m["role"] == "assistant")
+    scratch = []
+    for _ in range(5):
+        session = leyline.Session(PIPELINE, MockAdapter())
+        sent = [dict(message) for message in messages[:last]]
+        started = time.perf_counter()
+        session.begin(sent)
+        scratch.append((time.perf_counter() - started) * 1e3)
+    return {
+        "policies": PIPELINE,
+        "characters": sum(len(str(m.get("content"))) for m in messages),
+        "from_scratch_ms": spread(scratch),
+        **session_turns(messages, PIPELINE),
+    }
 
 
 def lowering(messages: list[Message], model: str, rounds: int = 20) -> dict[str, Any]:
@@ -121,6 +154,7 @@ def main() -> None:
         "import_ms": import_ms(),
         "truncate_older_than": session_turns(messages, "truncate_older_than"),
         "keep_last": session_turns(messages, "keep_last:n=5"),
+        "pipeline": pipeline(),
         "lowering": lowering(messages, options.model),
     }
     save(options.out, "overhead", figures)

@@ -22,9 +22,10 @@ class CapAtIngestion(Policy):
     nothing. A result that was sent whole stays whole. Later policies may still edit what was
     capped, as if the tool had answered no more.
 
-    Source: ingestion caps (arXiv 2606.17016: with deduplication the hit rate went from 38.7 to
-    79.2 %; without a tool to read the rest again the solve rate fell from 80.9 to 77.1 %).
-    MEASURED
+    Source: ingestion caps (arXiv 2606.17016: with deduplication the hit rate went from 38.7 to 79.2
+    %; without a tool to read the rest again the solve rate fell from 80.9 to 77.1 %). With
+    max_chars=4000 on 8 recorded mini-swe-agent runs, in thousand tokens: prompts 12,089 to 11,608,
+    computed 172 to 163, with or without splices; on 25 of OpenHands 10,553 to 5,030 and 591 to 256.
 
     Attributes:
         max_chars: the length at most of a result.

@@ -28,7 +28,9 @@ class ClearToolUses(Policy):
     batch would follow at once). Tokens are estimated from characters, calibrated by the engine's
     last count.
 
-    MEASURED
+    With trigger=8000 on 8 recorded mini-swe-agent runs, in thousand tokens: prompts 12,089 to
+    6,823; computed 669 with a prefix cache only, 236 with REPAIR, 177 with AMORTIZE (append-only
+    172). With clear_at_least=4000 as well 7,541; 315, 192 and 176.
 
     Attributes:
         trigger: clear only while the view is larger than this, in tokens.

@@ -32,7 +32,9 @@ class Dedupe(Policy):
     `keep=last`: else the copy that stayed goes, and the line points to nothing. Equal means equal
     to the character; `near` overlooks times of day, durations and addresses.
 
-    Source: deduplication at ingestion (arXiv 2606.17016; see `cap_at_ingestion`). MEASURED
+    Source: deduplication at ingestion (arXiv 2606.17016; see `cap_at_ingestion`). On 8 recorded
+    mini-swe-agent runs, in thousand tokens: computed 172 to 169, prompts 12,089 to 12,050; with
+    keep=last 287 with a prefix cache only, 175 with REPAIR, 172 with AMORTIZE.
 
     Attributes:
         keep: which copy stays.

@@ -23,7 +23,9 @@ class StaleFile(Policy):
     Source: CORVUS (arXiv 2607.22711): older reads replaced when the file is edited or read again;
     input -9 to -50 %, pass rate kept. The half of `stale_reads` that is about files, with a longer
     line: the call that shows the file now, or the one that changed it. A part of a file never
-    supersedes the whole. MEASURED
+    supersedes the whole. On 8 recorded mini-swe-agent runs, in thousand tokens: prompts 12,089 to
+    10,803; computed 331 with a prefix cache only, 185 with REPAIR, 175 with AMORTIZE (append-only
+    172).
 
     Attributes:
         effects: what tools of your own read and write; added to the built-in declarations.

@@ -21,7 +21,9 @@ class Superseded(Policy):
     half of `stale_reads` that is about commands, with every other call that was repeated word for
     word, such as `tail build.log`. A run that shows less (`pytest | tail -3`) supersedes no run
     that shows more, and a tool nobody declared may answer differently each time: it supersedes
-    nothing unless named in `repeats`. MEASURED
+    nothing unless named in `repeats`. On 8 recorded mini-swe-agent runs, in thousand tokens:
+    prompts 12,089 to 11,493; computed 467 with a prefix cache only, 185 with REPAIR, 173 with
+    AMORTIZE (append-only 172).
 
     Attributes:
         repeats: tools of your own of which the last of several equal calls tells all.

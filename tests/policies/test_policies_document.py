@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from leyline_agent.edit import Edit
-from leyline_agent.policy import Policy, as_policy, parse
+from leyline_agent.options import written
+from leyline_agent.policy import Policy, as_policy, available, parse
 from leyline_agent.trajectory import ToolCall, ToolResult, Trajectory
 
 TEXT = (Path(__file__).resolve().parents[2] / "docs" / "policies.md").read_text()
@@ -26,6 +27,19 @@ MESSAGES = [
     },
     {"role": "tool", "tool_call_id": "a", "content": "file " * 99},
 ] * 9
+
+
+# Options without which a policy cannot be made.
+REQUIRED = {
+    "pinned": "pinned:policy=keep_all",
+    "when": "when:condition=turns>1,policy=keep_all",
+}
+
+
+def own_policies() -> list[str]:
+    """The names of the policies that come with Leyline."""
+    points = available().items()
+    return [name for name, point in points if point.value.startswith("leyline_policies.")]
 
 
 @pytest.fixture
@@ -66,10 +80,17 @@ def _is_policy(value: object, number: int) -> bool:
 
 
 def test_options_and_their_defaults_are_documented() -> None:
-    assert len(ROWS) == 5
+    documented_names = [name for name, _ in ROWS]
+    assert sorted(documented_names) == sorted(own_policies())
     for name, options in ROWS:
         documented = dict(re.findall(r"`(\w+)(?:=([^`]*))?`", options))
-        policy = parse(name)
+        policy = parse(REQUIRED.get(name, name))
         assert list(documented) == [field for field in type(policy).model_fields if field != "mode"]
         for field, value in documented.items():
-            assert not value or str(getattr(policy, field)) == value
+            assert not value or written({field: getattr(policy, field)})[field] == value
+
+
+def test_every_policy_has_its_measured_row() -> None:
+    table = TEXT.split("\n### What each one costs\n")[1].split("\n## ")[0]
+    measured = " ".join(re.findall(r"^\| `(.+?)` \|", table, re.M))
+    assert {name for name in own_policies() if not re.search(rf"\b{name}\b", measured)} == set()

@@ -20,7 +20,13 @@ Results = Sequence[Mapping[Arm, ArmRun]]
 """The runs, each by arm. Every run was played in the same arms."""
 
 # An engine may well have nothing to splice for these; for any other reason it should have.
-_NOTHING_TO_SPLICE = {Reason.NO_SUFFIX, Reason.COST_GATE, Reason.UNDECLARED, Reason.BEHIND_FORGET}
+_NOTHING_TO_SPLICE = {
+    Reason.NO_SUFFIX,
+    Reason.UNSEEN,  # What is edited before it is sent for the first time is in no cache.
+    Reason.COST_GATE,
+    Reason.UNDECLARED,
+    Reason.BEHIND_FORGET,
+}
 
 
 def spread(values: Iterable[float]) -> Spread | None:

@@ -102,6 +102,7 @@ def test_a_policy_that_edits_nothing_is_noted() -> None:
         ({"evicted": 1, "no_suffix": 1}, True),
         ({"no_suffix": 2}, False),
         ({"cost_gate": 1, "undeclared": 1}, False),
+        ({"unseen": 2}, False),
         ({}, False),
     ],
 )
