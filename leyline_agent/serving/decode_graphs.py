@@ -158,13 +158,14 @@ class _Step:
 def decode_graphs(
     compute: Compute, network: nn.Module, backend: Any, device: torch.device
 ) -> DecodeGraphs | None:
-    """Graphs for a model on a GPU; None where there can be none, or LEYLINE_CUDA_GRAPHS=0.
+    """Graphs for a model on a GPU, with LEYLINE_CUDA_GRAPHS=1; None otherwise.
 
-    Layers that choose experts read on the host which: no graph holds that.
+    Asked for, not a default, until a GPU has run their test. Layers that choose experts read on
+    the host which: no graph holds that.
     """
     if device.type != "cuda" or not hasattr(backend, "static_plan"):
         return None
-    if os.environ.get(VARIABLE) == "0" or has_experts(network):
+    if os.environ.get(VARIABLE) != "1" or has_experts(network):
         return None
     return DecodeGraphs(compute, backend, device, capture=True)
 

@@ -84,8 +84,9 @@ def test_what_does_not_fit_is_run_eagerly(engine, monkeypatch):
 
 
 @pytest.mark.gpu
-def test_a_captured_step_is_a_step(tiny_folder):
+def test_a_captured_step_is_a_step(tiny_folder, monkeypatch):
     """The only test of capture itself: it needs a GPU."""
+    monkeypatch.setenv("LEYLINE_CUDA_GRAPHS", "1")
     from leyline_agent.serving.models.load import load_model
 
     model = load_model(tiny_folder, dtype="float32", device="cuda")
@@ -107,8 +108,8 @@ def test_graphs_are_for_dense_models_on_a_gpu(engine, monkeypatch):
 
     backend, gpu = engine.executor.backend, torch.device("cuda")
     assert engine.executor.graphs is None
+    assert decode_graphs(print, Layer("mlp"), backend, gpu) is None
+    monkeypatch.setenv("LEYLINE_CUDA_GRAPHS", "1")
     assert decode_graphs(print, Layer("mlp"), backend, gpu) is not None
     assert decode_graphs(print, Layer("experts"), backend, gpu) is None
     assert decode_graphs(print, Layer("mlp"), object(), gpu) is None
-    monkeypatch.setenv("LEYLINE_CUDA_GRAPHS", "0")
-    assert decode_graphs(print, Layer("mlp"), backend, gpu) is None
