@@ -40,6 +40,7 @@ POLICIES = (
     "budget:trigger=16000,target=8000,clear_at_least=2000",
     "pinned:errors=true,policy=(keep_last)",
     "when:condition=tokens>=16000,policy=(keep_last:n=10,polling=10)",
+    "pivot_trim",
     "erratum:fields=Current working directory",
     "cap_at_ingestion:max_chars=4000+dedupe+drop_failed_calls:after=20,polling=5",
 )

@@ -25,6 +25,7 @@ from leyline_policies.erratum import Erratum
 from leyline_policies.keep_all import KeepAll
 from leyline_policies.keep_last import KeepLast
 from leyline_policies.pinned import Pinned
+from leyline_policies.pivot_trim import PivotTrim
 from leyline_policies.stale_file import StaleFile
 from leyline_policies.stale_reads import StaleReads
 from leyline_policies.superseded import Superseded
@@ -44,6 +45,7 @@ BUILT_IN = {
     "clear_tool_uses": ClearToolUses,
     "budget": Budget,
     "erratum": Erratum,
+    "pivot_trim": PivotTrim,
 }
 
 COMMANDS = [
@@ -66,6 +68,8 @@ OUTPUTS = [
     "Error:\nparameter `path` is required " + "y" * 300,
 ]
 
+WORDS = st.sampled_from(["hm", "hm", "hm", "Let me try a different approach."])
+
 policies = st.lists(
     st.one_of(
         st.just(KeepAll()),
@@ -87,6 +91,7 @@ policies = st.lists(
         ),
         st.just(StaleReads()),
         st.just(StaleFile()),
+        st.builds(PivotTrim, reach=st.integers(1, 5), after=st.integers(1, 3)),
         st.builds(Superseded, repeats=st.sampled_from([(), ("view",)])),
         st.builds(Dedupe, keep=st.sampled_from(["first", "last"]), near=st.booleans()),
         st.builds(
@@ -153,7 +158,7 @@ def turns(draw: st.DrawFn, first: int = 0) -> list[dict[str, Any]]:
             if draw(st.integers(0, 9)) == 0:
                 content = [{"type": "text", "text": content}]
             results.append({"role": "tool", "tool_call_id": call_id, "content": content})
-        messages.append({"role": "assistant", "content": "hm", "tool_calls": calls})
+        messages.append({"role": "assistant", "content": draw(WORDS), "tool_calls": calls})
         messages += results
         if draw(st.integers(0, 5)) == 0:
             messages.append({"role": "user", "content": "Go on."})
