@@ -55,11 +55,16 @@ class AttentionPlan:
     Attributes:
         steps: the calls; together they show every query exactly the keys up to its position.
         tables: offset -> float32 cosines and signed sines [rotary_dim] of -offset.
+        alone: one query, as in decoding, and every step shows it all of its keys.
+        turns: for a query alone, the rows of `tables` that its steps need [steps, 1, 1, dim]; None
+            where none has an offset.
     """
 
     steps: tuple[Step, ...]
     tables: dict[int, tuple[Tensor, Tensor]]
     rope: RopeSpec | None = None
+    alone: bool = False
+    turns: tuple[Tensor, Tensor] | None = None
 
 
 def plan_attention(
@@ -91,12 +96,17 @@ def plan_attention(
         if grouped:
             steps.extend(_masked_step(segment, at, grouped, positions, window, dtype))
         at += segment.length
-    offsets = sorted({step.offset for step in steps} - {0})
-    tables = {}
-    if offsets and rope is not None:
-        cos, sin = rope.tables(torch.tensor([-offset for offset in offsets]))
-        tables = {offset: (cos[i], sin[i]) for i, offset in enumerate(offsets)}
-    return AttentionPlan(tuple(steps), tables, rope)
+    offsets = sorted({step.offset for step in steps})
+    alone = len(positions) == 1 and not grouped
+    if rope is None or offsets == [0]:
+        return AttentionPlan(tuple(steps), {}, rope, alone)
+    cos, sin = rope.tables(torch.tensor([-offset for offset in offsets]))
+    tables = {offset: (cos[i], sin[i]) for i, offset in enumerate(offsets)}
+    turns = None
+    if alone:
+        index = [offsets.index(step.offset) for step in steps]
+        turns = cos[index][:, None, None], sin[index][:, None, None]
+    return AttentionPlan(tuple(steps), tables, rope, alone, turns)
 
 
 def _runs(positions: Positions) -> list[tuple[int, int]]:
@@ -174,6 +184,8 @@ def segment_attention(
         if isinstance(only.queries, slice) and only.offset == 0:
             out, _ = _attend(query, keys, values, only, scale)
             return out.transpose(0, 1)
+    if plan.alone:
+        return _attend_alone(query, keys, values, plan, scale).transpose(0, 1)
     out32 = query.new_zeros((heads, num_queries, values.shape[-1]), dtype=torch.float32)
     lse = query.new_full((heads, num_queries), float("-inf"), dtype=torch.float32)
     rotated: dict[int, Tensor] = {0: query}
@@ -191,10 +203,35 @@ def segment_attention(
     return out32.to(query.dtype).transpose(0, 1)
 
 
+def _attend_alone(
+    query: Tensor, keys: Tensor, values: Tensor, plan: AttentionPlan, scale: float
+) -> Tensor:
+    """Output [heads, 1, d_v] of one query: turned for all steps at once, and merged at once.
+
+    A step is a small call; so many operations a step would take as long as its attention.
+    """
+    turned = query.expand(len(plan.steps), -1, -1, -1)
+    if plan.turns is not None and plan.rope is not None:
+        turned = plan.rope.rotate(turned, *plan.turns)
+    elif any(step.offset for step in plan.steps):
+        raise _no_rope(next(step.offset for step in plan.steps if step.offset))
+    parts = [
+        _attend(one, keys, values, step, scale)
+        for one, step in zip(turned, plan.steps, strict=True)
+    ]
+    weights = torch.stack([lse for _, lse in parts]).softmax(0)[..., None]
+    out = torch.stack([out for out, _ in parts]).float().mul_(weights).sum(0)
+    return out.to(query.dtype)
+
+
 def _rotated(query: Tensor, plan: AttentionPlan, offset: int) -> Tensor:
     if plan.rope is None:
-        raise ValueError(f"a segment with offset {offset} needs a rope to rotate queries by")
+        raise _no_rope(offset)
     return plan.rope.rotate(query, *plan.tables[offset])
+
+
+def _no_rope(offset: int) -> ValueError:
+    return ValueError(f"a segment with offset {offset} needs a rope to rotate queries by")
 
 
 def _attend(
