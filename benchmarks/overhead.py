@@ -33,8 +33,8 @@ Message = dict[str, Any]
 
 
 PIPELINE = (
-    "cap_at_ingestion+dedupe+stale_file+superseded+drop_failed_calls:after=20"
-    "+keep_last:n=50,polling=10"
+    "dedupe+stale_file+superseded+drop_failed_calls:after=20+keep_last:n=50,polling=10"
+    "+cap_at_ingestion"
 )
 
 

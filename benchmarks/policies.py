@@ -42,7 +42,7 @@ POLICIES = (
     "when:condition=tokens>=16000,policy=(keep_last:n=10,polling=10)",
     "pivot_trim",
     "erratum:fields=Current working directory",
-    "cap_at_ingestion:max_chars=4000+dedupe+drop_failed_calls:after=20,polling=5",
+    "dedupe+drop_failed_calls:after=20,polling=5+cap_at_ingestion:max_chars=4000",
 )
 
 

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from leyline_agent.edit import Edit
 from leyline_agent.policy import Policy
-from leyline_agent.signals import capped, is_stub, unsent
+from leyline_agent.signals import capped, originals, unsent
 from leyline_agent.trajectory import Trajectory
 from leyline_policies.head_and_tail import head_and_tail
 
@@ -37,8 +37,11 @@ class CapAtIngestion(Policy):
 
     def edits(self, trajectory: Trajectory) -> Iterator[Edit]:
         """One edit for each new result that is too long."""
+        pairs = zip(trajectory.tool_results, originals(trajectory), strict=True)
+        whole = {result.index for result, original in pairs if result.content == original.content}
+        may_edit = whole - trajectory.pinned
         for result in unsent(trajectory):
-            too_long = len(result.content) > self.max_chars and not is_stub(result.content)
+            too_long = len(result.content) > self.max_chars and result.index in may_edit
             if too_long and result.name not in self.exclude_tools:
                 short = head_and_tail(result.content, self.max_chars, capped)
                 yield result.replace(short, reason="capped")

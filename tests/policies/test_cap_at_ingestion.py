@@ -6,7 +6,8 @@ import pytest
 
 from leyline_agent import Session
 from leyline_agent.errors import PolicyError
-from leyline_agent.signals import is_capped
+from leyline_agent.policy import parse
+from leyline_agent.signals import capped, is_capped
 from leyline_agent.testing import MockAdapter
 from leyline_agent.trajectory import Trajectory
 from leyline_policies.cap_at_ingestion import CapAtIngestion
@@ -50,6 +51,23 @@ def test_what_was_capped_may_be_masked_later(run: Run) -> None:
     (edit,) = KeepLast(n=1).propose(later)
     assert edit.start == 2
     assert CapAtIngestion(max_chars=300).propose(later) == []
+
+
+def test_a_result_is_capped_once(run: Run) -> None:
+    policy = parse("cap_at_ingestion:max_chars=300+cap_at_ingestion:max_chars=200")
+    trajectory = run(("cat log", HUGE))
+    view = trajectory.edited(policy.propose(trajectory))
+    assert len(view.tool_results[0].content) == 300
+    assert policy.propose(view) == []
+
+
+def test_an_output_that_quotes_the_line_of_a_cap_is_capped_too(run: Run, places: Places) -> None:
+    assert places(CapAtIngestion(max_chars=300), run(("cat notes", f"{HUGE}{capped(7)}\n"))) == [2]
+
+
+def test_pinned_results_stay(run: Run, places: Places) -> None:
+    trajectory = run(("cat log", HUGE)).configured(pinned=frozenset({2}))
+    assert places(CapAtIngestion(max_chars=300), trajectory) == []
 
 
 def test_tools_can_be_left_out(run: Run, places: Places) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from leyline_agent.trajectory import Trajectory
+from leyline_policies.cap_at_ingestion import CapAtIngestion
 from leyline_policies.dedupe import Dedupe
 
 Run = Callable[..., Trajectory]
@@ -36,6 +37,13 @@ def test_a_copy_that_was_removed_is_no_copy(run: Run, places: Places) -> None:
     trajectory = run(("a", LONG), ("b", LONG))
     view = trajectory.edited([trajectory.tool_results[0].replace("gone")])
     assert places(Dedupe(), view) == []
+
+
+def test_what_was_capped_is_a_copy_of_the_whole(run: Run, places: Places) -> None:
+    first = run(("a", LONG))
+    capped = first.edited(CapAtIngestion(max_chars=250).propose(first))
+    view = capped.extended(run(("a", "x"), ("b", LONG)).messages[3:])
+    assert places(Dedupe(), view) == [4]
 
 
 @pytest.mark.parametrize(
