@@ -148,3 +148,13 @@ def test_a_segment_that_moved_needs_a_rope():
     plan = plan_attention([Segment(0, 20, 5)], np.array([19]), None)
     with pytest.raises(ValueError, match="offset 5"):
         segment_attention(torch.ones(1, 1, HEAD_DIM), keys, keys, plan, SCALE)
+
+
+@pytest.mark.parametrize("heads", [(4, 4), (6, 2), (3, 1)])
+@pytest.mark.parametrize("pairing", list(ROPES))
+@pytest.mark.parametrize("count", [1, 2, 8, 125])
+def test_a_query_alone(heads, pairing, count):
+    rng = np.random.default_rng(count)
+    segments = cut(rng, 1000, count)
+    for last in (0, 500, 999):
+        check(rng, segments, np.array([last]), heads, ROPES[pairing], None)
