@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from leyline_agent.cli import main
+from leyline_agent.policy import available
 from leyline_evals.replay.arms import ALL_ARMS
 from leyline_evals.replay.report import ReplayReport
 
@@ -128,7 +129,7 @@ def test_what_edits_nothing_needs_no_policy(
     assert leyline("replay", *options, "--arms", "append_only,forget,repair") == 2
     said = capsys.readouterr().err
     assert "--policy is missing: it edits the runs in forget, repair." in said
-    assert "installed: drop_failed_calls, keep_all, keep_last" in said
+    assert f"installed: {', '.join(sorted(available()))}" in said
 
 
 def test_figures_on_standard_output_stand_alone(
