@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from leyline_agent.directive import Mode
+from leyline_agent.directive import Mode, as_mode
 from leyline_agent.errors import (
     BrokenToolPair,
     EditError,
@@ -21,7 +21,7 @@ from leyline_agent.errors import (
 )
 from leyline_agent.message import Message, calls
 
-__all__ = ["Edit", "Protected", "apply", "check", "protected_indices", "sift"]
+__all__ = ["Edit", "Protected", "apply", "as_protected", "check", "protected_indices", "sift"]
 
 Protected = Literal["system", "task"]
 
@@ -39,6 +39,10 @@ class Edit:
         policy: the policy's name; filled in by the policy machinery.
         redact: FORGET, scrub the engine's copies, and keep only a digest in the journal.
         may_edit: protected messages this edit is allowed to touch.
+
+    Raises:
+        UnsupportedMode: a mode of another name; its name stands for a mode.
+        EditError: `may_edit` names something else than "system" and "task".
     """
 
     start: int
@@ -49,6 +53,13 @@ class Edit:
     policy: str = ""
     redact: bool = False
     may_edit: frozenset[Protected] = field(default_factory=frozenset)
+
+    def __post_init__(self) -> None:
+        # Policies are written by hand: a name or a list is as good, a slip is told where it is.
+        if self.mode is not None and not isinstance(self.mode, Mode):
+            object.__setattr__(self, "mode", as_mode(self.mode))
+        if not isinstance(self.may_edit, frozenset) or self.may_edit:
+            object.__setattr__(self, "may_edit", as_protected(self.may_edit))
 
     @property
     def count_delta(self) -> int:
@@ -67,6 +78,18 @@ class Edit:
     def __str__(self) -> str:
         what = f"messages [{self.start}, {self.end})"
         return f"{self.policy}: {what}" if self.policy else what
+
+
+def as_protected(kinds: Iterable[str]) -> frozenset[Protected]:
+    """What may be edited, from one name or several.
+
+    Raises:
+        EditError: a name other than "system" and "task".
+    """
+    names = {kinds} if isinstance(kinds, str) or not isinstance(kinds, Iterable) else set(kinds)
+    if not names <= {"system", "task"}:
+        raise EditError(f"may_edit takes 'system' and 'task', not {kinds!r}")
+    return frozenset(names)  # type: ignore[arg-type]
 
 
 def protected_indices(messages: Sequence[Message]) -> dict[int, Protected]:

@@ -29,7 +29,7 @@ from pydantic import (
 from leyline_agent import options
 from leyline_agent.difference import differences
 from leyline_agent.directive import Mode
-from leyline_agent.edit import Edit, Protected
+from leyline_agent.edit import Edit, Protected, as_protected
 from leyline_agent.errors import PolicyError
 from leyline_agent.message import Message, copy
 from leyline_agent.trajectory import Trajectory
@@ -172,7 +172,7 @@ class Policy(BaseModel):
             reason=edit.reason or self.name,
             policy=edit.policy or self.name,
             redact=edit.redact,
-            may_edit=edit.may_edit | self.may_edit,
+            may_edit=edit.may_edit | as_protected(self.may_edit),
         )
 
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import logging
 import time
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import NamedTuple
 
 from leyline_agent.adapter import Capabilities, WireEdit
@@ -177,7 +179,8 @@ class Proposer:
             return part.propose(trajectory)
         except Exception as error:  # A policy is a user's code; whatever it raises costs one turn.
             logger.debug("policy %s raised", part.name, exc_info=True)
-            faults.append(Skipped(part.name, "", type(error).__name__, str(error)))
+            told = f"{error} ({_place(error)})"
+            faults.append(Skipped(part.name, "", type(error).__name__, told))
             return []
         finally:
             took = time.perf_counter() - started
@@ -242,6 +245,12 @@ def _parts(policy: Policy) -> tuple[Policy, ...]:
 def _changes_nothing(edit: Edit, records: tuple[Record, ...], view: View) -> bool:
     before = view.records[edit.start : edit.end]
     return bool(before) and [r.digest for r in records] == [r.digest for r in before]
+
+
+def _place(error: Exception) -> str:
+    """Where it was raised: the frame furthest in."""
+    *_, last = traceback.extract_tb(error.__traceback__)
+    return f"{Path(last.filename).name}, line {last.lineno}, in {last.name}"
 
 
 def _skipped(edit: Edit, error: LeylineError) -> Skipped:

@@ -14,7 +14,7 @@ import inspect
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, TypeVar, overload
+from typing import Any, Literal, TypeVar, get_args, overload
 
 from leyline_agent.adapter import Adapter, check_adapter
 from leyline_agent.directive import Mode, as_mode
@@ -96,6 +96,8 @@ def wrap(  # noqa: D417 - the options of Session are described there
 
 
 def _wrapped(given: Any, around: Around, options: dict[str, Any]) -> Any:
+    if around not in get_args(Around):
+        raise LeylineError(f"around={around!r}: it is 'loop', 'call' or 'auto'")
     if isinstance(given, staticmethod | classmethod):
         return type(given)(_wrapped(given.__func__, around, options))
     if not callable(given) or inspect.isclass(given):

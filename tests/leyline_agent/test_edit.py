@@ -2,7 +2,14 @@ import pytest
 
 from leyline_agent.directive import Mode
 from leyline_agent.edit import Edit, apply, check, protected_indices
-from leyline_agent.errors import BrokenToolPair, InvalidSpan, OverlappingSpans, PinnedMessage
+from leyline_agent.errors import (
+    BrokenToolPair,
+    EditError,
+    InvalidSpan,
+    OverlappingSpans,
+    PinnedMessage,
+    UnsupportedMode,
+)
 
 
 def call(*ids, content="I look."):
@@ -180,3 +187,20 @@ def test_count_delta_and_text():
 def test_overlaps(left, right, overlap):
     assert Edit(*left).overlaps(Edit(*right)) is overlap
     assert Edit(*right).overlaps(Edit(*left)) is overlap
+
+
+def test_a_mode_by_name_is_that_mode():
+    assert Edit(2, 3, mode="forget").mode is Mode.FORGET
+    with pytest.raises(UnsupportedMode, match="'amortise'; the modes are amortize, repair, forget"):
+        Edit(2, 3, mode="amortise")
+
+
+@pytest.mark.parametrize("kinds", ["system", ["system"], ("system",), {"system"}])
+def test_what_may_be_edited_in_any_collection(kinds):
+    assert Edit(0, 1, may_edit=kinds).may_edit == {"system"}
+
+
+@pytest.mark.parametrize("kinds", ["sytem", ["system", "tools"], 3])
+def test_what_may_be_edited_is_checked(kinds):
+    with pytest.raises(EditError, match="may_edit takes 'system' and 'task', not"):
+        Edit(0, 1, may_edit=kinds)

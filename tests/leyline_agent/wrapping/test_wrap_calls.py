@@ -364,3 +364,8 @@ def test_mistakes_are_told_where_they_are_made(tmp_path, wrapping, problem):
     path.write_text("x")
     with pytest.raises(LeylineError, match=problem):
         wrapping(path)
+
+
+def test_what_to_wrap_is_checked():
+    with pytest.raises(LeylineError, match="around='lop': it is 'loop', 'call' or 'auto'"):
+        leyline.wrap(around="lop")(lambda messages: "text")
