@@ -5,7 +5,7 @@
 * a splice by sequence length: host time a directive; no KV moves (kept tokens keep their slots);
 * 1,000 edits one after another: error of the keys attention sees, against exact float64 rotation,
   zero-copy and in a working copy, beside the storage floor (bfloat16 rounding of the exact key);
-* a working copy of 4,096 tokens.
+* a working copy of 4,096 tokens, and a plain copy of as many bytes, one a round in turn.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import random
 import time
 
 import torch
-from common import Spread, random_tokens, save, spread
+from common import Spread, interleaved, random_tokens, save, spread
 
 from leyline_agent.directive import Directive, Mode, apply
 from leyline_agent.serving.engine import Engine, EngineConfig, Prompt
@@ -119,13 +119,27 @@ def copy_times(model: str, rounds: int = 15) -> dict[str, object]:
     store = engine.executor.store  # type: ignore[attr-defined]
     copy = WorkingCopy(store, engine.pool, engine.facts.rope)
     copy.update(done.sequence.segments)  # the first one also reserves memory
-    times = []
-    for _ in range(rounds):
+    gathered = len(apply(tokens, cuts))
+    source = [t[:gathered] for t in (*store.keys, *store.values)]
+    target = [torch.empty_like(t) for t in source]
+
+    def gather() -> None:
         copy.invalidate()
-        started = time.perf_counter()
-        gathered = copy.update(done.sequence.segments)
-        times.append((time.perf_counter() - started) * 1e3)
-    return {"tokens": gathered, "segments": len(done.sequence.segments), "ms": spread(times)}
+        assert copy.update(done.sequence.segments) == gathered
+
+    def plain() -> None:
+        for to, what in zip(target, source, strict=True):
+            to.copy_(what)
+
+    times = interleaved({"working copy": gather, "plain copy": plain}, rounds)
+    return {
+        "tokens": gathered,
+        "segments": len(done.sequence.segments),
+        "megabytes": round(gathered * store.bytes_per_token / 1e6, 1),
+        "ms": times["working copy"],
+        "plain_copy_ms": times["plain copy"],
+        "ratio": round(times["working copy"].median / times["plain copy"].median, 2),
+    }
 
 
 def main() -> None:

@@ -31,6 +31,7 @@ from leyline_agent.lowering import Lowered
 from leyline_agent.receipt import EditReceipt, Receipt
 from leyline_agent.serving.executor import CountingExecutor, Executor, TorchExecutor
 from leyline_agent.serving.kernels.dispatch import choose, make_backend
+from leyline_agent.serving.kernels.torch_backend import MAX_SEGMENTS
 from leyline_agent.serving.kv.sequence import CachedSequence
 from leyline_agent.serving.kv.slots import Extent, SlotPool
 from leyline_agent.serving.kv.splice import Splice, kept_pieces, splice
@@ -66,7 +67,7 @@ class EngineConfig:
     dtype: str = "auto"
     chunk: int = 1024
     max_batch: int = 16
-    max_segments: int = 8
+    max_segments: int = MAX_SEGMENTS
     rules: ModeRules = ModeRules()
     repair: RepairConfig = RepairConfig()
 
