@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import multiprocessing
 import signal
 from collections import deque
@@ -49,6 +51,7 @@ def _start(model: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that keeps the runs
     _engines = Engines.load(model, tokens_only=True)
     settle()
+    atexit.register(gc.unfreeze)  # what stays frozen at the end, compiled modules report as leaks
 
 
 def _play(run: Run, arms: Sequence[Arm], config: Config) -> list[ArmRun]:
