@@ -50,6 +50,15 @@ def test_a_loop_with_litellm(at_server, model, task, observe, outputs, stub):
     assert session.receipts[1].reused_exact > 0
 
 
+def test_a_call_with_tools(at_server, model, task, observe, outputs, stub):
+    """Some releases of litellm cannot make one without a package that they do not require."""
+    tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
+    options = {**at_server, "tools": [tool]}
+    leyline.wrap(policies=stub)(lambda: loop(litellm.completion, task, observe, options))()
+    assert edited(model, outputs)
+    assert model.requests[-1]["tools"] == [tool]
+
+
 def test_a_function_imported_by_name_is_covered(at_server, model, task, observe, outputs, stub):
     wrapped = leyline.wrap(policies=stub)(lambda: loop(imported_by_name, task, observe, at_server))
     wrapped()
