@@ -20,17 +20,15 @@ __all__ = ["EditReceipt", "Reason", "Receipt"]
 
 
 class Reason(str, Enum):
-    """Why a turn or an edit was carried out otherwise than asked."""
+    """Why a turn or an edit was carried out otherwise than asked (docs/engine.md explains each)."""
 
     ASKED = "asked"
-    POLICY_FLOOR = "policy_floor"
     USER_FLOOR = "user_floor"
     FIDELITY_FLOOR = "fidelity_floor"
     COST_GATE = "cost_gate"
     BEHIND_FORGET = "behind_forget"
     UNDECLARED = "undeclared"
     REDACTED = "redacted"
-    NOT_CACHED = "not_cached"
     NO_SUFFIX = "no_suffix"
     NO_CHANGE = "no_change"
     UNSEEN = "unseen"
@@ -43,7 +41,6 @@ class Reason(str, Enum):
     ROPE_KIND = "rope_kind"
     LAYER_KIND = "layer_kind"
     ENGINE_CANNOT_SPLICE = "engine_cannot_splice"
-    TEMPLATE_FALLBACK = "template_fallback"
     RETRY = "retry"
     NO_RECEIPT = "no_receipt"
 
@@ -93,7 +90,8 @@ class Receipt(BaseModel):
         recomputed: cached tokens computed again (repair).
         prefilled: tokens computed that were not cached.
         removed, inserted, appended: how the prompt differs from `previous`.
-        reason: one code for the whole turn; ASKED when everything went as asked.
+        reason: one code for the turn; ASKED when it was carried out as a turn of its session,
+            whatever became of each edit.
         repair: what the engine's REPAIR covers: "none", "boundary" or "full".
         splice_us, copy_us: host time of splicing and of making a working copy.
         ttft_ms: from the request's turn to its first logits: rendering, lowering, splice, prefill.

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from leyline_agent.cli.doctor import DoctorReport
 from leyline_agent.cli.models import ModelsReport
+from leyline_agent.receipt import Reason
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -51,3 +52,10 @@ def test_the_index_names_every_document() -> None:
     index = (ROOT / "docs" / "index.md").read_text()
     missing = [d.name for d in (ROOT / "docs").glob("*.md") if f"({d.name})" not in index]
     assert missing == ["index.md"]
+
+
+def test_every_reason_is_explained() -> None:
+    text = section((ROOT / "docs" / "engine.md").read_text(), "How an edit is carried out")
+    rows = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \|", text, re.M)
+    explained = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+    assert explained == {reason.value for reason in Reason}
