@@ -115,7 +115,8 @@ class SlotPool:
         if n > self.num_free:
             raise OutOfSlots(
                 f"{n} slots are needed and {self.num_free} of {self.num_slots} are free; "
-                "release sequences, evict cached prefixes or make the pool larger"
+                "release sequences, evict cached prefixes or make the pool larger (`leyline serve "
+                "--kv-gib`, `EngineConfig(kv_bytes=...)`)"
             )
         taken: list[Extent] = []
         if n and after in self._ends:
