@@ -180,7 +180,7 @@ def test_broken_records_are_told_beside_the_figures(
 def test_after_ctrl_c_the_same_command_goes_on(
     runs_file: Callable[..., Path], tiny_folder: Path, tmp_path: Path, jobs: int
 ) -> None:
-    runs, out, kept = 12, tmp_path / "out.json", tmp_path / "out.runs.jsonl"
+    runs, out, kept = 60, tmp_path / "out.json", tmp_path / "out.runs.jsonl"
     options = ["-p", POLICY, "--tokens-only", "--model", tiny_folder, "--json", out]
     code = "from leyline_agent.cli import main; main()"
     command = [sys.executable, "-c", code, "replay", runs_file(*[8] * runs), *options]
