@@ -182,7 +182,9 @@ def test_after_ctrl_c_the_same_command_goes_on(
 ) -> None:
     runs, out, kept = 60, tmp_path / "out.json", tmp_path / "out.runs.jsonl"
     options = ["-p", POLICY, "--tokens-only", "--model", tiny_folder, "--json", out]
-    code = "from leyline_agent.cli import main; main()"
+    # A job in the background of a shell ignores SIGINT, and so would what this suite starts there.
+    heed = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    code = f"{heed}; from leyline_agent.cli import main; main()"
     command = [sys.executable, "-c", code, "replay", runs_file(*[8] * runs), *options]
     pipe = subprocess.PIPE
     with subprocess.Popen(
