@@ -23,10 +23,9 @@ import numpy as np
 from leyline_agent.serving.kernels.backend import Rows
 from leyline_agent.serving.kernels.kv_store import kv_store
 from leyline_agent.serving.kernels.rope_shift import plan_shift, rope_shift
-from leyline_agent.serving.kernels.segment_decode import segment_decode
-from leyline_agent.serving.kernels.segment_extend import (
+from leyline_agent.serving.kernels.segment_attend import (
+    segment_attend,
     segment_attention_reference,
-    segment_extend,
 )
 from leyline_agent.serving.kv.sequence import Segment
 from leyline_agent.serving.models.rope import Pairing, RopeSpec
@@ -98,23 +97,22 @@ def ulps(out: torch.Tensor, keys: torch.Tensor, rope: RopeSpec, deltas: torch.Te
 def decoded(dtype: torch.dtype) -> float:
     """Error relative to the largest value: 3 sequences, up to 126 segments, split and merged."""
     return max(
-        attended(segment_decode, dtype, heads, dim, [[1000], [60] * 8, [1, 9, 14] * 42], 1)
+        attended(dtype, heads, dim, [[1000], [60] * 8, [1, 9, 14] * 42], 1)
         for heads, dim in (((8, 2), 128), ((4, 4), 80))
     )
 
 
 def extended(dtype: torch.dtype) -> float:
     """The same for chunks of 40 queries."""
-    return attended(segment_extend, dtype, (8, 2), 128, [[300], [60] * 8, [1, 9, 14] * 20], 40)
+    return attended(dtype, (8, 2), 128, [[300], [60] * 8, [1, 9, 14] * 20], 40)
 
 
 def latents(dtype: torch.dtype) -> float:
     """The same for decode over latents, 64 + 512."""
-    return attended(segment_decode, dtype, (16, 1), 576, [[500], [3] * 60], 1)
+    return attended(dtype, (16, 1), 576, [[500], [3] * 60], 1)
 
 
 def attended(
-    attend: Callable[..., torch.Tensor],
     dtype: torch.dtype,
     heads: tuple[int, int],
     dim: int,
@@ -136,7 +134,7 @@ def attended(
         values, rope = keys[..., 64:], make_rope(64, "interleaved")
     rest = {"rope": rope, "scale": dim**-0.5}
     exact = segment_attention_reference(query, keys, values, batch, **rest)
-    out = attend(query, keys, values, batch, **rest)
+    out = segment_attend(query, keys, values, batch, **rest)
     return float((out.double() - exact).abs().max() / exact.abs().max())
 
 

@@ -79,6 +79,29 @@ def _turn(
 
 
 @triton.jit
+def _turn_head(
+    a: Tile,
+    b: Tile,
+    base: Tile,
+    seen: Tile,
+    first: Tile,
+    second: Tile,
+    tables: Tile,
+    row: Tile,
+    back: Tile,
+    num_rows: Tile,
+    ROTARY: tl.constexpr,
+    INTERLEAVED: tl.constexpr,
+    BLOCK_A: tl.constexpr,
+) -> Tile:
+    """Both blocks of heads turned, as `_turn`; the second only where the rotation reaches it."""
+    a = _turn(a, base, seen, first, tables, row, back, num_rows, ROTARY, INTERLEAVED)
+    if ROTARY > BLOCK_A:
+        b = _turn(b, base, seen, second, tables, row, back, num_rows, ROTARY, INTERLEAVED)
+    return a, b
+
+
+@triton.jit
 def _step(
     qa: Tile,
     qb: Tile,
@@ -196,12 +219,10 @@ def segment_kernel(
         at = tl.load(run + 3)
         ra, rb = qa, qb
         if TURNS:
-            row = tl.load(run + 2)
-            ra = _turn(qa, q, used[:, None], first, tables, row, 1.0, num_rows, ROTARY, INTERLEAVED)
-            if ROTARY > BLOCK_A:
-                rb = _turn(
-                    qb, q, used[:, None], second, tables, row, 1.0, num_rows, ROTARY, INTERLEAVED
-                )
+            ra, rb = _turn_head(
+                qa, qb, q, used[:, None], first, second, tables, tl.load(run + 2), 1.0, num_rows,
+                ROTARY, INTERLEAVED, BLOCK_A,
+            )  # fmt: skip
         for start in range(low, high, BLOCK_N):
             n = start + tl.arange(0, BLOCK_N)
             there = (n < high)[:, None]
@@ -226,11 +247,10 @@ def segment_kernel(
             v = _load_values(v_base + slots * value_slot, kb, there, D_V, BLOCK_V, SHARED)
             if TURNS:
                 row = tl.load(spans + num_spans + n, mask=n < span_hi, other=0)[:, None]
-                ka = _turn(ka, k, there, first, tables, row, -1.0, num_rows, ROTARY, INTERLEAVED)
-                if ROTARY > BLOCK_A:
-                    kb = _turn(
-                        kb, k, there, second, tables, row, -1.0, num_rows, ROTARY, INTERLEAVED
-                    )
+                ka, kb = _turn_head(
+                    ka, kb, k, there, first, second, tables, row, -1.0, num_rows,
+                    ROTARY, INTERLEAVED, BLOCK_A,
+                )  # fmt: skip
             seen = (n < span_hi)[None, :]
             if MASKED:
                 where = tl.load(spans + 2 * num_spans + n, mask=n < span_hi, other=0)[None, :]

@@ -20,28 +20,15 @@ import torch
 from torch import Tensor
 
 from leyline_agent.errors import EngineError
-from leyline_agent.serving.kernels.backend import Rows
-from leyline_agent.serving.kernels.segment_blocks import (
-    Blocks,
-    HeadShape,
-    choose_blocks,
-    constants,
-    tiling_of,
-)
+from leyline_agent.serving.kernels.segment_blocks import Blocks, HeadShape, constants
 from leyline_agent.serving.kernels.segment_kernel import merge_kernel, segment_kernel
 from leyline_agent.serving.kernels.triton_math import INTERPRETED
-from leyline_agent.serving.kernels.work_list import (
-    Ints,
-    WorkList,
-    lay_out,
-    make_work_list,
-)
+from leyline_agent.serving.kernels.work_list import Ints, WorkList
 from leyline_agent.serving.models.rope import RopeSpec
 
 __all__ = [
     "DeviceWork",
     "Tables",
-    "attend_once",
     "launch",
     "num_programs",
     "pack",
@@ -155,48 +142,6 @@ def num_programs(device: torch.device) -> int:
     if device.type != "cuda":
         return 8  # interpreted, one after the other; a few, so that results are merged
     return 2 * torch.cuda.get_device_properties(device).multi_processor_count
-
-
-def attend_once(
-    query: Tensor,
-    keys: Tensor,
-    values: Tensor,
-    batch: Sequence[Rows],
-    *,
-    decode: bool,
-    rope: RopeSpec | None,
-    scale: float,
-    window: int | None = None,
-    blocks: Blocks | None = None,
-    programs: int | None = None,
-) -> Tensor:
-    """Plan, upload and launch: `segment_decode` and `segment_extend`, whose arguments these are."""
-    shape = HeadShape.of(query, keys, values)
-    blocks = blocks or choose_blocks(shape, keys.dtype, decode=decode)
-    tiling = tiling_of(shape, blocks, programs or num_programs(keys.device))
-    counts = [len(rows.positions) for rows in batch]
-    if sum(counts) != query.shape[1]:
-        raise EngineError(f"query has {query.shape[1]} rows and the batch {sum(counts)}")
-    firsts = np.cumsum([0, *counts])[:-1].tolist()
-    layout = lay_out(batch, tiling.keys)
-    work = make_work_list(batch, firsts, layout, tiling, window=window)
-    positions = np.concatenate([rows.positions for rows in batch])
-    (device_work,), (where,) = upload([(work, Tables(rope, keys.device))], keys.device, [positions])
-    out = query.new_empty((query.shape[1], shape.heads, shape.value_dim))
-    launch(
-        query,
-        keys,
-        values,
-        out,
-        device_work,
-        where,
-        shape=shape,
-        blocks=blocks,
-        rope=rope,
-        scale=scale,
-        window=window,
-    )
-    return out
 
 
 def launch(

@@ -14,9 +14,8 @@ from torch import Tensor
 pytest.importorskip("triton", reason="Triton runs on Linux only")
 
 from leyline_agent.serving.kernels.backend import Rows  # noqa: E402
-from leyline_agent.serving.kernels.segment_decode import segment_decode  # noqa: E402
-from leyline_agent.serving.kernels.segment_extend import segment_extend  # noqa: E402
-from leyline_agent.serving.kernels.segment_launch import Blocks, HeadShape  # noqa: E402
+from leyline_agent.serving.kernels.segment_attend import segment_attend  # noqa: E402
+from leyline_agent.serving.kernels.segment_blocks import Blocks, HeadShape  # noqa: E402
 from leyline_agent.serving.kv.sequence import Segment  # noqa: E402
 from leyline_agent.serving.models.rope import RopeSpec  # noqa: E402
 
@@ -82,7 +81,7 @@ def cut(rng, lengths, base):
     return [Segment(*map(int, row)) for row in zip(slots, lengths, offsets, strict=True)], at
 
 
-def run(attend, model, cases, dtype, device, window=None, **how):
+def run(model, cases, dtype, device, window=None, **how):
     """Largest error of an attention over latents, relative to the largest reference value."""
     rng, noise = np.random.default_rng(len(cases)), torch.Generator().manual_seed(1)
     up_key, up_value = model.up()
@@ -115,7 +114,7 @@ def run(attend, model, cases, dtype, device, window=None, **how):
         weights = scores.masked_fill(hidden, -torch.inf).softmax(-1)
         expected.append((weights @ (latent @ up_value.mT)).transpose(0, 1))
     keys = keys.to(device)
-    out = attend(
+    out = segment_attend(
         torch.cat(queries, 1).to(device),
         keys,
         keys[..., model.rotary :],
@@ -151,31 +150,30 @@ EXTENDS = {
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("case", DECODES)
 def test_decode(device, case, dtype):
-    assert run(segment_decode, LITE, DECODES[case], dtype, device) <= TOLERANCE[dtype]
+    assert run(LITE, DECODES[case], dtype, device) <= TOLERANCE[dtype]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("case", EXTENDS)
 def test_extend(device, case, dtype):
-    assert run(segment_extend, LITE, EXTENDS[case], dtype, device) <= TOLERANCE[dtype]
+    assert run(LITE, EXTENDS[case], dtype, device) <= TOLERANCE[dtype]
 
 
 @pytest.mark.parametrize("case", [*DECODES, *EXTENDS])
 def test_sizes_that_are_no_powers_of_two(device, case):
-    cases, attend = (DECODES, segment_decode) if case in DECODES else (EXTENDS, segment_extend)
-    assert run(attend, ODD, cases[case], torch.float32, device) <= 1e-5
+    assert run(ODD, (DECODES | EXTENDS)[case], torch.float32, device) <= 1e-5
 
 
 def test_more_heads_than_a_program_takes(device):
     """As the 128 of DeepSeek-V3, which share one key head: a program has some of them."""
-    assert run(segment_decode, MANY_HEADS, [decode(60, 1, 9)], torch.bfloat16, device) <= 1e-2
+    assert run(MANY_HEADS, [decode(60, 1, 9)], torch.bfloat16, device) <= 1e-2
     blocks = Blocks(queries=2, heads=3, rows=16, keys=32)
-    assert run(segment_extend, ODD, EXTENDS["batch"], torch.float32, device, blocks=blocks) <= 1e-5
+    assert run(ODD, EXTENDS["batch"], torch.float32, device, blocks=blocks) <= 1e-5
 
 
-@pytest.mark.parametrize("attend", [segment_decode, segment_extend])
-def test_in_a_window(device, attend):
-    error = run(attend, LITE, [MANY, decode(40, 80)], torch.float32, device, window=33)
+@pytest.mark.parametrize("case", [[MANY, decode(40, 80)], [MANY, ([40, 80], [60, 100, 119])]])
+def test_in_a_window(device, case):
+    error = run(LITE, case, torch.float32, device, window=33)
     assert error <= 1e-5
 
 

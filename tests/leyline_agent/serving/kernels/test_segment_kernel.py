@@ -12,12 +12,11 @@ pytest.importorskip("triton", reason="Triton runs on Linux only")
 
 from leyline_agent.serving.kernels.backend import Rows  # noqa: E402
 from leyline_agent.serving.kernels.kv_store import page_slots  # noqa: E402
-from leyline_agent.serving.kernels.segment_blocks import Blocks  # noqa: E402
-from leyline_agent.serving.kernels.segment_decode import segment_decode  # noqa: E402
-from leyline_agent.serving.kernels.segment_extend import (  # noqa: E402
+from leyline_agent.serving.kernels.segment_attend import (  # noqa: E402
+    segment_attend,
     segment_attention_reference,
-    segment_extend,
 )
+from leyline_agent.serving.kernels.segment_blocks import Blocks  # noqa: E402
 from leyline_agent.serving.kv.sequence import Segment  # noqa: E402
 from leyline_agent.serving.models.rope import RopeSpec  # noqa: E402
 
@@ -80,10 +79,10 @@ def make(batch, num_slots, heads, dim, dtype, device, *, value_dim=None, latent=
     return query.to(device), keys, values
 
 
-def check(attend, batch, tensors, rope, *, window=None, scale=None, **how):
+def check(batch, tensors, rope, *, window=None, scale=None, **how):
     query, keys, values = tensors
     scale = scale or query.shape[2] ** -0.5
-    out = attend(query, keys, values, batch, rope=rope, scale=scale, window=window, **how)
+    out = segment_attend(query, keys, values, batch, rope=rope, scale=scale, window=window, **how)
     expected = segment_attention_reference(
         query, keys, values, batch, rope=rope, scale=scale, window=window
     )
@@ -104,7 +103,7 @@ def test_decode_over_many_segments(device, heads, count):
     lengths = [1000] if count == 1 else (rng.integers(1, 2000 // count + 2, count)).tolist()
     batch, size = place([decode_case(rng, lengths), decode_case(rng, [37])])
     tensors = make(batch, size, heads, 64, torch.float32, device)
-    check(segment_decode, batch, tensors, rope_of(64))
+    check(batch, tensors, rope_of(64))
 
 
 SIZES = [(64, 64), (80, 80), (80, 32), (96, 96), (128, 128), (192, 192), (256, 64)]
@@ -112,26 +111,26 @@ SIZES = [(64, 64), (80, 80), (80, 32), (96, 96), (128, 128), (192, 192), (256, 6
 
 @pytest.mark.parametrize(("dim", "rotary"), SIZES)
 @pytest.mark.parametrize("pairing", ["half", "interleaved"])
-@pytest.mark.parametrize("attend", [segment_decode, segment_extend])
-def test_head_sizes_and_types(device, attend, dim, rotary, pairing):
+@pytest.mark.parametrize("kind", ["decode", "extend"])
+def test_head_sizes_and_types(device, kind, dim, rotary, pairing):
     """Each size in one of the types, another one for the other pairing."""
     dtype = DTYPES[(dim // 16 + (pairing == "half")) % 3]
     lengths = [90, 1, 0, 17, 40, 3, 1, 5, 9, 2, 40]
-    positions = [207] if attend is segment_decode else [*range(50, 60), *range(195, 208)]
+    positions = [207] if kind == "decode" else [*range(50, 60), *range(195, 208)]
     batch, size = place([(cut(np.random.default_rng(dim), lengths), positions)])
     tensors = make(batch, size, (5, 1), dim, dtype, device)
-    check(attend, batch, tensors, rope_of(rotary, pairing))
+    check(batch, tensors, rope_of(rotary, pairing))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("heads", [16, 128])
-@pytest.mark.parametrize("attend", [segment_decode, segment_extend])
-def test_latents(device, attend, heads, dtype):
+@pytest.mark.parametrize("kind", ["decode", "extend"])
+def test_latents(device, kind, heads, dtype):
     """MLA: one key head of 64 + 512, whose last entries are the values, and any query heads."""
-    positions = [123] if attend is segment_decode else [100, 101, 123]
+    positions = [123] if kind == "decode" else [100, 101, 123]
     batch, size = place([(cut(np.random.default_rng(heads), [70, *[3] * 18]), positions)])
     tensors = make(batch, size, (heads, 1), 576, dtype, device, value_dim=512, latent=True)
-    check(attend, batch, tensors, rope_of(64, "interleaved"), scale=0.1)
+    check(batch, tensors, rope_of(64, "interleaved"), scale=0.1)
 
 
 @pytest.mark.parametrize("window", [1, 64, 130, 1000])
@@ -141,25 +140,25 @@ def test_decode_in_a_window(device, window):
     batch, size = place([decode_case(rng, lengths), decode_case(rng, [80, 80])])
     tensors = make(batch, size, (4, 2), 64, torch.float32, device)
     how = {"blocks": Blocks(1, 2, 16, 32), "programs": 16}
-    check(segment_decode, batch, tensors, rope_of(64), window=window, **how)
+    check(batch, tensors, rope_of(64), window=window, **how)
 
 
 def test_more_partial_results_than_a_step_of_the_merge_takes(device):
     batch, size = place([decode_case(np.random.default_rng(0), [700, 600])])
     tensors = make(batch, size, (4, 1), 64, torch.float32, device)
-    check(segment_decode, batch, tensors, rope_of(64), blocks=Blocks(1, 4, 16, 16), programs=99)
+    check(batch, tensors, rope_of(64), blocks=Blocks(1, 4, 16, 16), programs=99)
 
 
 def test_decode_without_a_rope_over_segments_that_never_moved(device):
     rng = np.random.default_rng(0)
     batch, size = place([(cut(rng, [5] * 30, moved=0.0), [149])])
-    check(segment_decode, batch, make(batch, size, (4, 2), 64, torch.float32, device), None)
+    check(batch, make(batch, size, (4, 2), 64, torch.float32, device), None)
 
 
 def test_one_key(device):
     batch, size = place([(([Segment(2, 1, 7)], 3), [0])])
     query, keys, values = make(batch, size, (3, 1), 64, torch.float32, device)
-    out = segment_decode(query, keys, values, batch, rope=rope_of(64), scale=1.0)
+    out = segment_attend(query, keys, values, batch, rope=rope_of(64), scale=1.0)
     torch.testing.assert_close(out[0], values[2].expand(3, -1))
 
 
@@ -178,7 +177,17 @@ def test_pages_are_runs_of_slots(device, page):
     batch = [Rows(segments, np.array([length - 1]))]
     query, keys, values = make(batch, 60 * page, (4, 2), 64, torch.float32, device)
     pages = [tensor.unflatten(0, (60, page)) for tensor in (keys, values)]
-    check(segment_decode, batch, (query, *map(page_slots, pages)), rope_of(64))
+    check(batch, (query, *map(page_slots, pages)), rope_of(64))
+
+
+def test_a_sequence_of_one_query_beside_one_of_several(device):
+    batch, size = place(
+        [
+            (cut(np.random.default_rng(n), [40, 3, 20]), p)
+            for n, p in enumerate(([62], [50, 61, 62], range(30, 63)))
+        ]
+    )
+    check(batch, make(batch, size, (4, 2), 64, torch.float32, device), rope_of(64))
 
 
 EXTENDS = {
@@ -195,7 +204,7 @@ EXTENDS = {
 def test_extend(device, heads, case):
     lengths, positions = EXTENDS[case]
     batch, size = place([(cut(np.random.default_rng(len(case)), lengths), positions)])
-    check(segment_extend, batch, make(batch, size, heads, 64, torch.float32, device), rope_of(64))
+    check(batch, make(batch, size, heads, 64, torch.float32, device), rope_of(64))
 
 
 @pytest.mark.parametrize("window", [1, 40, 1000])
@@ -206,20 +215,20 @@ def test_extend_in_a_window(device, window):
     batch, size = place([(cut(rng, lengths), positions) for lengths, positions in cases])
     tensors = make(batch, size, (3, 1), 64, torch.float32, device)
     how = {"blocks": Blocks(5, 3, 16, 32), "programs": 20}
-    check(segment_extend, batch, tensors, rope_of(64), window=window, **how)
+    check(batch, tensors, rope_of(64), window=window, **how)
 
 
-@pytest.mark.parametrize("attend", [segment_decode, segment_extend])
-def test_slots_beyond_what_32_bits_address(device, attend):
+@pytest.mark.parametrize("kind", ["decode", "extend"])
+def test_slots_beyond_what_32_bits_address(device, kind):
     """Entry 2**31 and on of a store, of which only a few pages are ever touched."""
     far = 2**25 + 10
     short = [Segment(far + 140 + 6 * i, 3, -i) for i in range(12)]
     batch = [Rows([Segment(3, 20, 5), Segment(far, 130, -2), *short], np.array([185]))]
-    if attend is segment_extend:
+    if kind == "extend":
         batch = [batch[0]._replace(positions=np.arange(140, 186))]
     torch.use_deterministic_algorithms(False)  # which would fill all of it
     keys = torch.empty((far + 220, 1, 64), dtype=torch.bfloat16, device=device)
     for segment in batch[0].segments:
         keys[segment.slot : segment.slot + segment.length] = torch.randn(segment.length, 1, 64)
     query = torch.randn(2, len(batch[0].positions), 64, dtype=torch.bfloat16, device=device)
-    check(attend, batch, (query, keys, keys[..., 32:]), rope_of(32))
+    check(batch, (query, keys, keys[..., 32:]), rope_of(32))

@@ -8,8 +8,7 @@ pytest.importorskip("triton", reason="Triton runs on Linux only")
 
 from leyline_agent.errors import EngineError  # noqa: E402
 from leyline_agent.serving.kernels.backend import Rows  # noqa: E402
-from leyline_agent.serving.kernels.segment_decode import segment_decode  # noqa: E402
-from leyline_agent.serving.kernels.segment_extend import segment_extend  # noqa: E402
+from leyline_agent.serving.kernels.segment_attend import segment_attend  # noqa: E402
 from leyline_agent.serving.kernels.segment_launch import Tables, pack, to_device, unpack  # noqa: E402
 from leyline_agent.serving.kv.sequence import Segment  # noqa: E402
 from leyline_agent.serving.models.rope import RopeSpec  # noqa: E402
@@ -57,17 +56,10 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("attend", [segment_decode, segment_extend])
 @pytest.mark.parametrize("message", list(WRONG))
-def test_an_error_names_what_is_wrong(attend, message):
+def test_an_error_names_what_is_wrong(message):
     with pytest.raises(EngineError, match=message):
-        attend(**tensors(**WRONG[message]), scale=1.0)
-
-
-def test_decode_takes_one_query_a_sequence():
-    batch = [Rows([Segment(2, 20)], np.array([19])), Rows([Segment(2, 20)], np.array([18, 19]))]
-    with pytest.raises(EngineError, match="sequence 1 has 2 queries; .* segment_extend"):
-        segment_decode(**tensors(batch=batch, query=torch.ones(4, 3, 64)), scale=1.0)
+        segment_attend(**tensors(**WRONG[message]), scale=1.0)
 
 
 def test_tables_are_made_once_and_hold_the_turn_back():

@@ -1,27 +1,40 @@
-"""Segment extend attention: chunked prefill and repair.
+"""Segment attention by Triton: decode, chunked prefill and repair, over segments at any offsets.
 
 Queries stand at any ascending logical positions, a run or scattered, and see the keys up to their
 own position: causal by position, over cached segments and over the new tokens, which are stored
-first. Sequences of any number of queries share a launch. Tiles of queries see what their last one
-sees, and masks by position hide from the others what lies behind them.
+first. Sequences of any number of queries share a launch. The keys of a sequence are dealt to as
+many programs as fill the device (split-KV); a second kernel merges their partial results by
+log-sum-exp. What a program reads is in `work_list.py`, how it computes in `segment_kernel.py`.
+
+Latents (MLA) are keys of one head whose last entries are the values: pass `values` as the view
+keys[..., rope_dim:] and nothing is read twice. The query is absorbed, [heads, total, 64 + 512],
+the rotated part first; more heads than a program has rows for are cut into chunks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from leyline_agent.errors import EngineError
 from leyline_agent.serving.kernels.backend import Rows
-from leyline_agent.serving.kernels.segment_blocks import Blocks
-from leyline_agent.serving.kernels.segment_launch import attend_once
+from leyline_agent.serving.kernels.segment_blocks import (
+    Blocks,
+    HeadShape,
+    choose_blocks,
+    tiling_of,
+)
+from leyline_agent.serving.kernels.segment_launch import Tables, launch, num_programs, upload
+from leyline_agent.serving.kernels.work_list import lay_out, make_work_list
 from leyline_agent.serving.models.rope import RopeSpec
 
-__all__ = ["segment_attention_reference", "segment_extend"]
+__all__ = ["segment_attend", "segment_attention_reference"]
 
 
-def segment_extend(
+def segment_attend(
     query: Tensor,
     keys: Tensor,
     values: Tensor,
@@ -35,13 +48,15 @@ def segment_extend(
 ) -> Tensor:
     """Attention [total, heads, d_v] of all sequences' queries, in the query's type.
 
+    Plans, uploads and launches for one layer; `TritonBackend` plans once for all of them. A batch
+    of one query a sequence is cut as decode is, any other as extend.
+
     Args:
         query: [heads, total, d], rotated at its logical positions, the sequences' rows one behind
             the other; float32, float16 or bfloat16. Any strides but the last.
         keys: the layer's store [slots, kv_heads, d] of the same type; the queries' own keys are
             already written.
-        values: the layer's store [slots, kv_heads, d_v]; for latents (MLA) the view of the keys'
-            last entries.
+        values: the layer's store [slots, kv_heads, d_v].
         batch: positions and segments of each sequence.
         rope: turns queries to where a segment's keys were rotated; None where none moved.
         scale: factor on the scores.
@@ -52,18 +67,33 @@ def segment_extend(
     Raises:
         EngineError: names the tensor, the segment or the query that is wrong.
     """
-    return attend_once(
+    shape = HeadShape.of(query, keys, values)
+    counts = [len(rows.positions) for rows in batch]
+    if sum(counts) != query.shape[1]:
+        raise EngineError(f"query has {query.shape[1]} rows and the batch {sum(counts)}")
+    decode = all(count == 1 for count in counts)
+    blocks = blocks or choose_blocks(shape, keys.dtype, decode=decode)
+    tiling = tiling_of(shape, blocks, programs or num_programs(keys.device))
+    firsts = np.cumsum([0, *counts])[:-1].tolist()
+    layout = lay_out(batch, tiling.keys)
+    work = make_work_list(batch, firsts, layout, tiling, window=window)
+    positions = np.concatenate([rows.positions for rows in batch])
+    (device_work,), (where,) = upload([(work, Tables(rope, keys.device))], keys.device, [positions])
+    out = query.new_empty((query.shape[1], shape.heads, shape.value_dim))
+    launch(
         query,
         keys,
         values,
-        batch,
-        decode=False,
+        out,
+        device_work,
+        where,
+        shape=shape,
+        blocks=blocks,
         rope=rope,
         scale=scale,
         window=window,
-        blocks=blocks,
-        programs=programs,
     )
+    return out
 
 
 def segment_attention_reference(
@@ -76,10 +106,7 @@ def segment_attention_reference(
     scale: float,
     window: int | None = None,
 ) -> Tensor:
-    """What decode and extend compute, in float64: every key turned, then plain softmax.
-
-    Arguments as `segment_extend`'s. Returns float64 [total, heads, d_v].
-    """
+    """The same in plain float64, [total, heads, d_v]: every key turned, then softmax."""
     parts = []
     at = 0
     group = query.shape[0] // keys.shape[1]
