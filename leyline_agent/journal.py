@@ -12,16 +12,18 @@ import os
 import time
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from leyline_agent.adapter import Commit
-from leyline_agent.branch import Draft, Snapshot
+from leyline_agent.branch import Snapshot
 from leyline_agent.errors import TrajectoryError
 from leyline_agent.message import Message
-from leyline_agent.proposal import Accepted, Proposal
+from leyline_agent.proposal import Accepted
 from leyline_agent.receipt import Receipt
-from leyline_agent.state import State
+from leyline_agent.state import Gone, State
 from leyline_agent.view import restored, tombstone
+
+if TYPE_CHECKING:
+    from leyline_agent.turn import Prepared
 
 __all__ = ["Journal", "Loaded", "SCHEMA", "load"]
 
@@ -66,8 +68,9 @@ class Journal:
             policies=list(policies),
         )
 
-    def begun(self, commit: Commit) -> None:
+    def begun(self, prepared: Prepared) -> None:
         """A call is about to be made; a crash before its answer makes the next one a retry."""
+        commit = prepared.commit
         self.write(
             "begin",
             base=commit.base_version,
@@ -75,18 +78,16 @@ class Journal:
             view_digest=commit.view_digest,
         )
 
-    def committed(
-        self, draft: Draft, proposal: Proposal, snapshot: Snapshot, receipt: Receipt
-    ) -> None:
+    def committed(self, prepared: Prepared, made: Snapshot, gone: Gone, receipt: Receipt) -> None:
         """A call was answered: what was new in the history, the edits, the reply, the receipt."""
-        asked, replied = (
-            snapshot.history[: len(draft.history)],
-            snapshot.history[len(draft.history) :],
-        )
+        if gone.places:
+            self.redact(gone.places, gone.stubs)
+        draft, proposal = prepared.draft, prepared.proposal
+        asked, replied = made.history[: len(draft.history)], made.history[len(draft.history) :]
         self.write(
             "commit",
             base=draft.base,
-            version=snapshot.version,
+            version=made.version,
             kept=draft.kept,
             pieces=draft.kept_pieces,
             messages=[record.message for record in asked[draft.kept :]],
@@ -95,6 +96,11 @@ class Journal:
             reply=replied[0].message if replied else None,
             receipt=receipt.model_dump(mode="json", exclude_defaults=True),
         )
+
+    def failed(self, prepared: Prepared, error: BaseException | str | None) -> None:
+        """A call failed or was given up."""
+        kind = error if isinstance(error, str) else type(error).__name__
+        self.write("fail", version=prepared.commit.version, error=kind)
 
     def redact(self, places: Collection[tuple[int, str]], stubs: Collection[str]) -> None:
         """Put tombstones for redacted text into the lines already written.

@@ -14,9 +14,9 @@ import os
 import threading
 import uuid
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Unpack
 
 from pydantic import ValidationError
 
@@ -24,18 +24,19 @@ from leyline_agent import accounting, branch, response
 from leyline_agent.accounting import Stats
 from leyline_agent.adapter import Adapter, CallingAdapter, Commit, Request, as_adapter
 from leyline_agent.branch import CommittedEdit, Draft
-from leyline_agent.directive import Mode, as_mode
 from leyline_agent.edit import Edit
 from leyline_agent.errors import AdapterError, InvalidSpan, StaleSession, TrajectoryError
 from leyline_agent.journal import Journal
 from leyline_agent.message import Message, copy, view_digest
+from leyline_agent.observer import Observers
 from leyline_agent.oddity import Oddity, oddities
 from leyline_agent.policy import PolicyLike, as_policy
 from leyline_agent.proposal import HARNESS, Proposer, Skipped
 from leyline_agent.receipt import Receipt
 from leyline_agent.resume import replay
+from leyline_agent.settings import ResumeOptions, SessionOptions, Settings
 from leyline_agent.state import State
-from leyline_agent.trajectory import DEFAULT_CHARS_PER_TOKEN, Observations, Trajectory
+from leyline_agent.trajectory import DEFAULT_CHARS_PER_TOKEN, Trajectory
 from leyline_agent.turn import Prepared, Turn
 from leyline_agent.view import Record, record, tombstone
 from leyline_agent.warning import LeylineWarning, warn
@@ -46,8 +47,6 @@ logger = logging.getLogger("leyline.session")
 
 MAX_SKIPPED = 1000
 
-Pinned = Callable[[Message], bool]
-
 
 class Session:
     """One conversation with a model, edited by policies. Thread-safe.
@@ -56,14 +55,9 @@ class Session:
         policies: a policy, its text form, a function, or a list of these; None for no edits.
         adapter: an adapter or the name of an installed one; None for plain OpenAI requests.
         id: the session's name on the wire; made up when None.
-        mode_floor: the weakest mode any edit is carried out in.
         journal: a file to append the session's events to.
-        observations: "user" for plain-text harnesses, as in `Trajectory`.
-        pinned: says of a message whether no edit may touch it; asked once a message.
-        policy_deadline: seconds a policy may take before it is logged with its time.
+        options: see `SessionOptions`.
     """
-
-    _journal: Journal | None = None
 
     def __init__(
         self,
@@ -71,19 +65,17 @@ class Session:
         adapter: Adapter | str | None = None,
         *,
         id: str | None = None,
-        mode_floor: Mode | str | None = None,
         journal: str | os.PathLike[str] | None = None,
-        observations: Observations = "tool",
-        pinned: Pinned | None = None,
-        policy_deadline: float = 0.1,
+        **options: Unpack[SessionOptions],
     ) -> None:
-        floor = None if mode_floor is None else as_mode(mode_floor)
-        state = State(id or f"session-{uuid.uuid4().hex[:12]}", observations, floor)
-        self._configure(state, policies, adapter, pinned, policy_deadline)
-        if journal is not None:
-            self._journal = Journal(journal)
+        settings = Settings.of(options)
+        name = id or f"session-{uuid.uuid4().hex[:12]}"
+        state = State(name, settings.observations, settings.floor)
+        written = None if journal is None else Journal(journal)
+        self._configure(state, policies, adapter, settings, written)
+        if written:
             parts = [part.name for part in self._proposer.parts]
-            self._journal.opened(state, self.adapter.name, parts)
+            written.opened(state, self.adapter.name, parts)
 
     @classmethod
     def resume(
@@ -91,9 +83,7 @@ class Session:
         path: str | os.PathLike[str],
         policies: PolicyLike | None = None,
         adapter: Adapter | str | None = None,
-        *,
-        pinned: Pinned | None = None,
-        policy_deadline: float = 0.1,
+        **options: Unpack[ResumeOptions],
     ) -> Session:
         """The session of a journal, ready for its next turn; the journal is continued.
 
@@ -101,9 +91,9 @@ class Session:
             TrajectoryError: the journal is corrupt; only a cut-off last line is forgiven.
         """
         session = cls.__new__(cls)
-        session._configure(replay(path, pinned), policies, adapter, pinned, policy_deadline)
-        session._journal = Journal(path)
-        session._journal.write("resume")
+        settings, journal = Settings.of(options), Journal(path)
+        session._configure(replay(path, settings.pinned), policies, adapter, settings, journal)
+        journal.write("resume")
         return session
 
     def _configure(
@@ -111,15 +101,16 @@ class Session:
         state: State,
         policies: PolicyLike | None,
         adapter: Adapter | str | None,
-        pinned: Pinned | None,
-        policy_deadline: float,
+        settings: Settings,
+        journal: Journal | None,
     ) -> None:
         self.adapter = as_adapter(adapter)
         policy = as_policy([] if policies is None else policies)
-        capabilities = self.adapter.capabilities
-        self._proposer = Proposer(policy, state.mode_floor, capabilities, policy_deadline)
+        capabilities, deadline = self.adapter.capabilities, settings.policy_deadline
+        self._proposer = Proposer(policy, state.mode_floor, capabilities, deadline)
+        self._observers = Observers(settings.observers, journal)
         self._state = state
-        self._pinned = pinned
+        self._pinned = settings.pinned
         self._pins: set[tuple[int, str]] = set()
         self._lock = threading.RLock()
         self._num_open = 0
@@ -161,8 +152,7 @@ class Session:
                 whole["tools"] = tools
             try:
                 ready = self.adapter.prepare(whole, prepared.commit)
-                if self._journal:
-                    self._journal.begun(prepared.commit)
+                self._observers.begun(prepared)
             except BaseException:
                 self._release(prepared)
                 raise
@@ -192,8 +182,7 @@ class Session:
             request: Request = {"messages": prepared.sent}
             if tools:
                 request["tools"] = tools
-            if self._journal:
-                self._journal.begun(prepared.commit)
+            self._observers.begun(prepared)
             try:
                 found = adapter.edit_ahead(request, prepared.commit)
             except BaseException as error:
@@ -258,19 +247,14 @@ class Session:
         self._counts["edits"] += len(accepted)
         chars = made.seen.chars - (Trajectory([reply.message]).chars if reply else 0)
         self._chars_per_token = accounting.calibrated(self._chars_per_token, chars, receipt.prompt)
-        if self._journal:
-            if gone.places:
-                self._journal.redact(gone.places, gone.stubs)
-            self._journal.committed(draft, prepared.proposal, made, receipt)
+        self._observers.committed(prepared, made, gone, receipt)
         return receipt
 
     def _fail(self, prepared: Prepared, error: BaseException | str | None) -> None:
         with self._lock:
             self._release(prepared)
             self._counts["failed"] += 1
-            if self._journal:
-                kind = error if isinstance(error, str) else type(error).__name__
-                self._journal.write("fail", version=prepared.commit.version, error=kind)
+            self._observers.failed(prepared, error)
 
     def _release(self, prepared: Prepared) -> None:
         commit = prepared.commit

@@ -93,6 +93,19 @@ class Turn:
         """Whether the turn waits for its answer."""
         return self._open
 
+    def advance(self, result: Any) -> bool:
+        """Whether the reply was not meant for the harness; `request` is then what to send next.
+
+            response = call(turn.request)
+            while turn.advance(response):
+                response = call(turn.request)
+            receipt = turn.finish(response)
+
+        Args:
+            result: as for `finish`.
+        """
+        return False
+
     def finish(self, result: Any = None) -> Receipt:
         """Commit the turn: the engine has answered.
 

@@ -14,14 +14,12 @@ import inspect
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, overload
+from typing import Any, Literal, TypeVar, Unpack, get_args, overload
 
 from leyline_agent.adapter import Adapter, check_adapter
-from leyline_agent.directive import Mode, as_mode
 from leyline_agent.errors import LeylineError
-from leyline_agent.message import Message
 from leyline_agent.policy import PolicyLike, as_policy
-from leyline_agent.trajectory import Observations
+from leyline_agent.settings import SessionOptions, Settings
 from leyline_agent.wrapping.calls import around_call, messages_parameter
 from leyline_agent.wrapping.loops import around_loop
 from leyline_agent.wrapping.settings import Wrapped
@@ -39,24 +37,18 @@ def wrap(
     *,
     policies: PolicyLike | None = ...,
     adapter: Adapter | str | None = ...,
-    mode_floor: Mode | str | None = ...,
     journal: str | os.PathLike[str] | None = ...,
     around: Around = ...,
-    observations: Observations = ...,
-    pinned: Callable[[Message], bool] | None = ...,
-    policy_deadline: float = ...,
+    **options: Unpack[SessionOptions],
 ) -> Callable[[F], F]: ...
-def wrap(  # noqa: D417 - the options of Session are described there
+def wrap(
     function: Any = None,
     *,
     policies: PolicyLike | None = None,
     adapter: Adapter | str | None = None,
-    mode_floor: Mode | str | None = None,
     journal: str | os.PathLike[str] | None = None,
     around: Around = "auto",
-    observations: Observations = "tool",
-    pinned: Callable[[Message], bool] | None = None,
-    policy_deadline: float = 0.1,
+    **options: Unpack[SessionOptions],
 ) -> Any:
     """Put policies around an agent loop or a model-call function, sync, async or generator.
 
@@ -65,8 +57,7 @@ def wrap(  # noqa: D417 - the options of Session are described there
 
     Args:
         function: what to wrap; left out where options are given.
-        policies: as for `Session`, and so are mode_floor, observations, pinned and
-            policy_deadline.
+        policies: as for `Session`.
         adapter: an adapter, or the name of an installed one, made on the first call; None for
             plain OpenAI-compatible providers.
         journal: a folder; each session writes `<session id>.jsonl` in it.
@@ -74,6 +65,7 @@ def wrap(  # noqa: D417 - the options of Session are described there
             through sessions, new ones for each call of the function. "call": the function is a
             model call; it gets the view in place of its messages, and its calls are told apart
             by history. "auto": "call" if it has a parameter `messages`, else "loop".
+        options: of its sessions; see `SessionOptions`.
 
     Raises:
         LeylineError: what is given cannot be wrapped, or an option does not fit.
@@ -82,12 +74,10 @@ def wrap(  # noqa: D417 - the options of Session are described there
     wrapped_with: dict[str, Any] = {
         "policy": as_policy([] if policies is None else policies),
         "given_adapter": adapter,
-        "mode_floor": None if mode_floor is None else as_mode(mode_floor),
         "journal": _folder(journal),
-        "observations": observations,
-        "pinned": pinned,
-        "policy_deadline": policy_deadline,
+        "options": options,
     }
+    Settings.of(options)  # What does not fit shall be told here, not in the first call.
 
     def decorate(given: Any) -> Any:
         return _wrapped(given, around, wrapped_with)
@@ -95,14 +85,14 @@ def wrap(  # noqa: D417 - the options of Session are described there
     return decorate if function is None else decorate(function)
 
 
-def _wrapped(given: Any, around: Around, options: dict[str, Any]) -> Any:
+def _wrapped(given: Any, around: Around, settings: dict[str, Any]) -> Any:
     if around not in get_args(Around):
         raise LeylineError(f"around={around!r}: it is 'loop', 'call' or 'auto'")
     if isinstance(given, staticmethod | classmethod):
-        return type(given)(_wrapped(given.__func__, around, options))
+        return type(given)(_wrapped(given.__func__, around, settings))
     if not callable(given) or inspect.isclass(given):
         raise LeylineError(f"cannot wrap {given!r}; wrap a function or a method")
-    wrapped = Wrapped(name=getattr(given, "__name__", type(given).__name__), **options)
+    wrapped = Wrapped(name=getattr(given, "__name__", type(given).__name__), **settings)
     parameter = _parameter(given, around)
     made = around_call(given, wrapped, parameter) if parameter else around_loop(given, wrapped)
     made.leyline = wrapped  # type: ignore[attr-defined]

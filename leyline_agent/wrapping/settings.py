@@ -5,16 +5,13 @@ from __future__ import annotations
 import threading
 import uuid
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from leyline_agent.adapter import Adapter, as_adapter
-from leyline_agent.directive import Mode
-from leyline_agent.message import Message
 from leyline_agent.policy import Policy
 from leyline_agent.session import Session
-from leyline_agent.trajectory import Observations
+from leyline_agent.settings import SessionOptions
 from leyline_agent.wrapping.pool import SessionPool
 
 __all__ = ["Wrapped"]
@@ -28,7 +25,7 @@ class Wrapped:
 
     Attributes:
         name: the function's, the first part of its sessions' names.
-        policy, mode_floor, observations, pinned, policy_deadline: as for `Session`.
+        policy, options: as for `Session`.
         given_adapter: an adapter, or the name of one that is made on first use.
         journal: the folder of the sessions' journals.
         sessions: the last sessions, the newest last.
@@ -39,11 +36,8 @@ class Wrapped:
     name: str
     policy: Policy
     given_adapter: Adapter | str | None = None
-    mode_floor: Mode | None = None
     journal: Path | None = None
-    observations: Observations = "tool"
-    pinned: Callable[[Message], bool] | None = None
-    policy_deadline: float = 0.1
+    options: SessionOptions = field(default_factory=SessionOptions)
     sessions: deque[Session] = field(default_factory=lambda: deque(maxlen=MAX_KEPT))
     bypassed: deque[str] = field(default_factory=lambda: deque(maxlen=MAX_KEPT))
     told: bool = False
@@ -64,15 +58,7 @@ class Wrapped:
 
     def _make_session(self) -> Session:
         id = f"{self.name}-{uuid.uuid4().hex[:12]}"
-        session = Session(
-            self.policy,
-            self.adapter,
-            id=id,
-            mode_floor=self.mode_floor,
-            journal=self.journal / f"{id}.jsonl" if self.journal else None,
-            observations=self.observations,
-            pinned=self.pinned,
-            policy_deadline=self.policy_deadline,
-        )
+        journal = self.journal / f"{id}.jsonl" if self.journal else None
+        session = Session(self.policy, self.adapter, id=id, journal=journal, **self.options)
         self.sessions.append(session)
         return session

@@ -210,7 +210,9 @@ def test_text_redacted_on_arrival_is_never_written(path, monkeypatch):
     messages[3]["content"] = "hunter2"
     turn = session.begin(messages)
     written = []
-    monkeypatch.setattr(session._journal, "write", lambda *args, **fields: written.append(fields))
+    monkeypatch.setattr(
+        session._observers.journal, "write", lambda *args, **fields: written.append(fields)
+    )
     turn.finish(adapter.complete(turn.request))
     assert written
     assert "hunter2" not in str(written)
