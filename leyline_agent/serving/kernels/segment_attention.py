@@ -74,12 +74,13 @@ def plan_attention(
     *,
     window: int | None = None,
     dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
 ) -> AttentionPlan:
     """Plan attention of queries at `positions` (ascending) over `segments`.
 
     The slots of the query positions are part of the segments; keys behind the last query are
-    left alone. With a sliding `window`, query p sees keys in (p - window, p]. `dtype` is the
-    queries', for masks.
+    left alone. With a sliding `window`, query p sees keys in (p - window, p]. `dtype` and `device`
+    are the queries'.
     """
     runs = _runs(positions)
     separate = [r for r in runs if window is None and (r[1] - r[0] >= _LONG_RUN)]
@@ -94,13 +95,14 @@ def plan_attention(
         for run in separate:
             steps.extend(_steps_of_run(segment, at, run, int(positions[run[0]])))
         if grouped:
-            steps.extend(_masked_step(segment, at, grouped, positions, window, dtype))
+            steps.extend(_masked_step(segment, at, grouped, positions, window, dtype, device))
         at += segment.length
     offsets = sorted({step.offset for step in steps})
     alone = len(positions) == 1 and not grouped
     if rope is None or offsets == [0]:
         return AttentionPlan(tuple(steps), {}, rope, alone)
-    cos, sin = rope.tables(torch.tensor([-offset for offset in offsets]))
+    turns_back = rope.tables(torch.tensor([-offset for offset in offsets]))
+    cos, sin = (table.to(device) for table in turns_back)
     tables = {offset: (cos[i], sin[i]) for i, offset in enumerate(offsets)}
     turns = None
     if alone:
@@ -143,6 +145,7 @@ def _masked_step(
     positions: Positions,
     window: int | None,
     dtype: torch.dtype,
+    device: torch.device | str,
 ) -> list[Step]:
     """One step for all scattered queries that see anything of the segment."""
     index = np.concatenate([np.arange(i, j) for i, j in runs])
@@ -161,8 +164,8 @@ def _masked_step(
     mask = None
     if hidden.any():
         zeros = torch.zeros(hidden.shape, dtype=dtype)
-        mask = zeros.masked_fill_(torch.from_numpy(hidden), float("-inf"))
-    queries = torch.from_numpy(index)
+        mask = zeros.masked_fill_(torch.from_numpy(hidden), float("-inf")).to(device)
+    queries = torch.from_numpy(index).to(device)
     return [Step(segment.slot, segment.slot + size, queries, segment.offset, mask=mask)]
 
 

@@ -138,7 +138,12 @@ class TorchBackend:
             segments = [Segment(0, sum(segment.length for segment in segments))]
         plans = {
             (window, rope): plan_attention(
-                segments, positions, self._ropes[rope], window=window, dtype=self.kv.dtype
+                segments,
+                positions,
+                self._ropes[rope],
+                window=window,
+                dtype=self.kv.dtype,
+                device=self.kv.device,
             )
             for window, rope in self._kinds
         }

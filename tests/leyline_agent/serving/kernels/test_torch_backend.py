@@ -86,3 +86,20 @@ def test_a_batch_gives_what_each_gives_alone(
     assert len(backend.copies) == made
     assert sum(us > 0 for us in plan.copy_us) == made
     assert (backend.drop() > 0) == (made > 0)
+
+
+@pytest.mark.parametrize("copy_bytes", [0, 1 << 26])
+@pytest.mark.parametrize("batch", [BATCH, *([one] for one in BATCH)])
+def test_on_another_device_everything_is_there(batch: list[Rows], copy_bytes: int) -> None:
+    """LEYLINE_KERNELS=torch serves any device; on "meta" a stray CPU tensor is an error."""
+    shapes = tuple(KVShape(KV_HEADS, DIM, DIM, window) for window in WINDOWS)
+    pool = SlotPool(SLOTS)
+    pool.allocate(SLOTS)
+    store = KVStore(shapes, SLOTS, torch.float32, "meta")
+    backend = TorchBackend(store, pool, ROPE, copy_bytes=copy_bytes)
+    plan = backend.plan(batch)
+    query, key, value = (tensor.to("meta") for tensor in new(batch))
+    for layer in range(len(WINDOWS)):
+        backend.store(plan, layer, key, value)
+        out = backend.attend(plan, layer, query, SCALE)
+        assert (out.device.type, out.shape) == ("meta", (query.shape[1], HEADS, DIM))
