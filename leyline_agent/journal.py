@@ -99,7 +99,8 @@ class Journal:
 
     def failed(self, prepared: Prepared, error: BaseException | str | None) -> None:
         """A call failed or was given up."""
-        kind = error if isinstance(error, str) else type(error).__name__
+        told = "abandoned" if error is None else error
+        kind = told if isinstance(told, str) else type(told).__name__
         self.write("fail", version=prepared.commit.version, error=kind)
 
     def redact(self, places: Collection[tuple[int, str]], stubs: Collection[str]) -> None:

@@ -9,6 +9,7 @@ The figures add up, and `Receipt` refuses figures that don't:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import Enum
 from typing import Any
 
@@ -89,6 +90,7 @@ class Receipt(BaseModel):
         reused_spliced: cached tokens that saw a span which is no longer there.
         recomputed: cached tokens computed again (repair).
         prefilled: tokens computed that were not cached.
+        completion: tokens of the reply, where the usage counts them.
         removed, inserted, appended: how the prompt differs from `previous`.
         reason: one code for the turn; ASKED when it was carried out as a turn of its session,
             whatever became of each edit.
@@ -108,6 +110,7 @@ class Receipt(BaseModel):
     reused_spliced: int = 0
     recomputed: int = 0
     prefilled: int = 0
+    completion: int = 0
     removed: int = 0
     inserted: int = 0
     appended: int = 0
@@ -143,13 +146,20 @@ class Receipt(BaseModel):
     @classmethod
     def from_usage(cls, usage: dict[str, Any], **extra: Any) -> Receipt:
         """A receipt from OpenAI `usage`, for engines that say no more than cached tokens."""
-        prompt = int(usage.get("prompt_tokens") or 0)
-        details = usage.get("prompt_tokens_details") or {}
-        cached = min(int(details.get("cached_tokens") or 0), prompt)
+        prompt = _count(usage.get("prompt_tokens"))
+        details = usage.get("prompt_tokens_details")
+        cached = _count(details.get("cached_tokens")) if isinstance(details, Mapping) else 0
+        cached = min(cached, prompt)
         return cls(
             prompt=prompt,
             reused_exact=cached,
             prefilled=prompt - cached,
             appended=prompt,
+            completion=_count(usage.get("completion_tokens")),
             **extra,
         )
+
+
+def _count(told: Any) -> int:
+    """A number of tokens; 0 where a provider tells none, or something else."""
+    return told if isinstance(told, int) and told > 0 else 0

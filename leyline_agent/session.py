@@ -146,7 +146,7 @@ class Session:
             raise TrajectoryError("no messages; a turn needs at least one")
         with self._lock:
             self._check_version(expected_version)
-            prepared = self._prepare(incoming, tools or ())
+            prepared = self._prepare(incoming, tools or (), request)
             whole = {**request, "messages": prepared.sent}
             if tools is not None:
                 whole["tools"] = tools
@@ -190,7 +190,12 @@ class Session:
                 raise
             return self._commit(prepared, None, found)
 
-    def _prepare(self, incoming: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> Prepared:
+    def _prepare(
+        self,
+        incoming: Sequence[Message],
+        tools: Sequence[Mapping[str, Any]],
+        asked: Mapping[str, Any] | None = None,
+    ) -> Prepared:
         draft = branch.draft(self._state.beginning, self._state.heads, incoming, self._record)
         trajectory = self._trajectory(draft, tools)
         declared, self._declared = self._declared, []
@@ -208,7 +213,8 @@ class Session:
             base_len=draft.kept_view,
             edits=tuple(accepted.wire for accepted in proposal.accepted),
         )
-        prepared = Prepared(draft, proposal, trajectory, declared, commit)
+        name = self.adapter.name
+        prepared = Prepared(draft, proposal, trajectory, declared, commit, name, asked)
         try:
             for text in proposal.warnings:
                 warn(f"policy {text}. Further cases are in session.skipped and the log only")
@@ -271,9 +277,11 @@ class Session:
         except (AdapterError, ValidationError) as error:
             logger.warning("session %s: the receipt cannot be read: %s", self.id, error)
             found = None
-        if found is None and (usage := response.usage(body)) is not None:
-            return Receipt.from_usage(usage)
-        return found
+        usage = response.usage(body)
+        if usage is None or (found is not None and found.completion):
+            return found
+        counted = Receipt.from_usage(usage)
+        return found.model_copy(update={"completion": counted.completion}) if found else counted
 
     def edit(self, edit: Edit) -> None:
         """Declare an edit for the next turn, in indices of `view`. Checked there like a policy's.

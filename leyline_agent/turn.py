@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +32,8 @@ class Prepared:
         trajectory: what the policies saw.
         declared: the edits the harness had declared for this turn.
         commit: what the engine is told.
+        adapter: the name of the adapter it goes through.
+        asked: what the call is made with besides messages and tools; None for edits ahead of one.
     """
 
     draft: Draft
@@ -39,6 +41,8 @@ class Prepared:
     trajectory: Trajectory
     declared: Sequence[Edit]
     commit: Commit
+    adapter: str = ""
+    asked: Mapping[str, Any] | None = None
 
     @property
     def sent(self) -> list[Message]:

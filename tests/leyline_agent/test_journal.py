@@ -238,3 +238,9 @@ def test_any_text_survives(path):
 def test_a_journal_that_is_not_there_is_told(tmp_path):
     with pytest.raises(TrajectoryError, match="cannot read the journal .*nowhere.jsonl"):
         Session.resume(tmp_path / "nowhere.jsonl")
+
+
+def test_a_call_given_up_without_a_word_is_told(path):
+    session = Session(journal=path)
+    session.begin([TASK]).fail()
+    assert events(path)[-1]["error"] == "abandoned"

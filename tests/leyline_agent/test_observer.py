@@ -2,8 +2,9 @@
 
 import pytest
 
-from leyline_agent import LeylineWarning, Session
+from leyline_agent import Edit, LeylineWarning, Session
 from leyline_agent.journal import load
+from leyline_agent.testing import DeterministicModel, MockAdapter
 
 ASK = [{"role": "user", "content": "hello"}]
 
@@ -65,3 +66,35 @@ def test_a_resumed_session_has_observers_too(tmp_path):
     Session(journal=path).begin(ASK).finish("hi")
     Session.resume(path, observers=[noting]).begin([*ASK, *ASK]).finish("ho")
     assert [kind for kind, *_ in noting.told] == ["begun", "committed"]
+
+
+def test_observers_learn_what_a_call_is_made_with():
+    seen = []
+
+    class Looking(Noting):
+        def begun(self, prepared):
+            seen.append((prepared.adapter, prepared.asked))
+
+    session = Session("keep_last:n=1", MockAdapter(DeterministicModel("hi")), observers=[Looking()])
+    session.begin(ASK, model="m", stream=True).finish("hi")
+    session.edit(Edit(1, 2, ({"role": "assistant", "content": "hey"},)))
+    assert session.edit_ahead() is not None
+    assert seen == [("mock", {"model": "m", "stream": True}), ("mock", None)]
+
+
+@pytest.mark.parametrize("adapter", [MockAdapter, lambda model: model, lambda model: None])
+def test_the_receipt_counts_the_reply(adapter):
+    model = DeterministicModel("four or so words")
+    used = adapter(model)
+    session = Session(adapter=used)
+    turn = session.begin(ASK)
+    answer = (used or model).complete(turn.request)
+    assert turn.finish(answer).completion == answer["usage"]["completion_tokens"] > 0
+
+
+@pytest.mark.parametrize("said", ["many", None, -3, {"of": 3}])
+def test_a_usage_that_counts_nothing_costs_no_turn(said):
+    usage = {"prompt_tokens": 9, "completion_tokens": said, "prompt_tokens_details": said}
+    answer = {"choices": [{"message": {"role": "assistant", "content": "hi"}}], "usage": usage}
+    receipt = Session().begin(ASK).finish(answer)
+    assert (receipt.prompt, receipt.completion, receipt.reused) == (9, 0, 0)
