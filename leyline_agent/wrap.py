@@ -13,7 +13,6 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Literal, TypeVar, Unpack, get_args, overload
 
 from leyline_agent.adapter import Adapter, check_adapter
@@ -22,7 +21,7 @@ from leyline_agent.policy import PolicyLike, as_policy
 from leyline_agent.settings import SessionOptions, Settings
 from leyline_agent.wrapping.calls import around_call, messages_parameter
 from leyline_agent.wrapping.loops import around_loop
-from leyline_agent.wrapping.settings import Wrapped
+from leyline_agent.wrapping.settings import Wrapped, journal_folder
 
 __all__ = ["Around", "wrap"]
 
@@ -74,7 +73,7 @@ def wrap(
     wrapped_with: dict[str, Any] = {
         "policy": as_policy([] if policies is None else policies),
         "given_adapter": adapter,
-        "journal": _folder(journal),
+        "journal": journal_folder(journal),
         "options": options,
     }
     Settings.of(options)  # What does not fit shall be told here, not in the first call.
@@ -107,12 +106,3 @@ def _parameter(function: Callable[..., Any], around: Around) -> str | None:
     if parameter is None and around == "call":
         raise LeylineError(f"{function!r} has no parameter that could take messages")
     return parameter
-
-
-def _folder(journal: str | os.PathLike[str] | None) -> Path | None:
-    if journal is None:
-        return None
-    folder = Path(journal)
-    if folder.exists() and not folder.is_dir():
-        raise LeylineError(f"journal {folder} is a file; name a folder, each session writes a file")
-    return folder

@@ -31,6 +31,7 @@ __all__ = [
     "current_session",
     "entered",
     "open_turn",
+    "pass_by",
     "stepped",
     "stepped_async",
 ]
@@ -269,10 +270,19 @@ def open_turn(pool: SessionPool, bypassed: deque[str], request: Request) -> Turn
     except Exception as error:  # A fault in an adapter, a pin function or a journal's disk.
         reason = f"{type(error).__name__}: {error}"
         logger.exception("a model call goes out unedited")
+    pass_by(bypassed, reason)
+    return None
+
+
+def pass_by(bypassed: deque[str], reason: str) -> None:
+    """Note that a model call goes out unedited; of the first one the user is told.
+
+    Raises:
+        LeylineWarning: to a user to whom warnings are errors.
+    """
     bypassed.append(reason)
     if len(bypassed) == 1:
         warn(
-            f"a model call goes out unedited: {reason}. Further cases are in the wrapped "
-            "function's leyline.bypassed and the log only"
+            f"a model call goes out unedited: {reason}. Further cases are in leyline.bypassed of "
+            "what was wrapped and the log only"
         )
-    return None

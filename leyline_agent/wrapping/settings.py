@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import uuid
 from collections import deque
@@ -9,12 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from leyline_agent.adapter import Adapter, as_adapter
+from leyline_agent.errors import LeylineError
 from leyline_agent.policy import Policy
 from leyline_agent.session import Session
 from leyline_agent.settings import SessionOptions
 from leyline_agent.wrapping.pool import SessionPool
 
-__all__ = ["Wrapped"]
+__all__ = ["Wrapped", "journal_folder"]
 
 MAX_KEPT = 64
 
@@ -62,3 +64,17 @@ class Wrapped:
         session = Session(self.policy, self.adapter, id=id, journal=journal, **self.options)
         self.sessions.append(session)
         return session
+
+
+def journal_folder(journal: str | os.PathLike[str] | None) -> Path | None:
+    """The folder that each session's journal is written in.
+
+    Raises:
+        LeylineError: it is a file.
+    """
+    if journal is None:
+        return None
+    folder = Path(journal)
+    if folder.exists() and not folder.is_dir():
+        raise LeylineError(f"journal {folder} is a file; name a folder, each session writes a file")
+    return folder

@@ -1,0 +1,344 @@
+"""Native messages: a framework's own objects as chat messages and back, over the sans-IO seam.
+
+A session reads and writes OpenAI-chat dictionaries. What of them it leaves alone comes back as the
+very dictionary it was given, so each maps back to the native object it was read from; only what
+an edit put there is made anew.
+
+    harness = Harness("langchain", codec, policies, adapter, journal, options)
+    turn = harness.begin(natives, tools, key=thread_id)
+    response = turn.run(send=lambda turn: call(turn.messages), told=as_completion, made=as_native)
+
+A framework whose hook only edits, and does not make the call, takes `turn.messages` and says
+`turn.answered(completion)` when it learns of the reply, or `turn.answered(None)` at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Generic, Protocol, TypeVar
+
+from leyline_agent.adapter import Adapter, CallingAdapter, Request, check_adapter
+from leyline_agent.errors import AdapterError
+from leyline_agent.message import Message, calls
+from leyline_agent.policy import PolicyLike, as_policy
+from leyline_agent.settings import SessionOptions, Settings
+from leyline_agent.turn import Turn
+from leyline_agent.warning import LeylineWarning
+from leyline_agent.wrapping.pool import SessionPool
+from leyline_agent.wrapping.scope import TurnExchange, open_turn, pass_by
+from leyline_agent.wrapping.settings import Wrapped, journal_folder
+
+__all__ = ["Codec", "Completion", "Harness", "NativeTurn", "completion", "missing", "restored"]
+
+logger = logging.getLogger("leyline.harnesses")
+
+N = TypeVar("N")
+R = TypeVar("R")
+
+Completion = Mapping[str, Any]
+"""An OpenAI chat completion: what a session reads of a reply."""
+
+MAX_KEYS = 64
+"""Conversations with a key of the framework's own that are kept apart; the oldest go first."""
+
+
+class Codec(Protocol[N]):
+    """How a framework's messages read as chat messages. One native object is one message.
+
+    A framework whose objects hold several messages, or that says one message in several objects,
+    takes them apart, or together, before and after.
+    """
+
+    def read(self, native: N) -> Message:
+        """The chat message, made anew."""
+        ...
+
+    def edited(self, native: N, message: Message) -> N:
+        """A copy of the native object with the content, and the calls, of an edited message."""
+        ...
+
+    def made(self, message: Message) -> N:
+        """A native object for a message that stands for no native one."""
+        ...
+
+
+def completion(message: Message, usage: Mapping[str, Any] | None, **extra: Any) -> Completion:
+    """A chat completion of one reply; `usage` in OpenAI's chat words, or None."""
+    made = {"choices": [{"index": 0, "message": message}], **extra}
+    return {**made, "usage": usage} if usage else made
+
+
+def missing(extra: str, requirement: str, error: ImportError) -> AdapterError:
+    """What to raise where a framework is not installed.
+
+    Args:
+        extra: the extra of this distribution that brings it.
+        requirement: what the extra requires, for an environment that has the SDK already.
+        error: what its import raised.
+    """
+    return AdapterError(
+        f"{error}: pip install 'leyline-agent[{extra}]', or in an environment that has the SDK "
+        f"pip install '{requirement}'"
+    )
+
+
+def restored(
+    codec: Codec[N], natives: Sequence[N], read: Sequence[Message], sent: Sequence[Message]
+) -> list[N]:
+    """The native objects of an edited list of messages.
+
+    Args:
+        codec: the framework's.
+        natives: what the framework passed, not edited.
+        read: the chat message of each.
+        sent: some of `read`, the same dictionaries, with what edits put between them.
+
+    Returns:
+        For each message sent: the native object itself where it was left alone; an edited copy
+        of the one with the same tool calls, or the same call's result; else a new one.
+    """
+    places = {id(message): place for place, message in enumerate(read)}
+    callers: dict[tuple[str, ...], list[int]] = {}
+    for place, message in enumerate(read):
+        if key := _call_ids(message):
+            callers.setdefault(key, []).append(place)
+    result: list[N] = []
+    behind = 0
+    for message in sent:
+        if id(message) in places:
+            place = places[id(message)]
+            result.append(natives[place])
+            behind = place + 1
+            continue
+        original = (one for one in callers.get(_call_ids(message), ()) if one >= behind)
+        if (edited := next(original, None)) is not None:
+            result.append(codec.edited(natives[edited], message))
+            behind = edited + 1
+        else:
+            result.append(codec.made(message))
+    return result
+
+
+def _call_ids(message: Message) -> tuple[str, ...]:
+    """What tells an edited message's original: its role and the ids of its calls; else nothing."""
+    if message.get("tool_call_id"):
+        return (str(message.get("role")), str(message["tool_call_id"]))
+    ids = [str(call.get("id")) for call in calls(message)]
+    return (str(message.get("role")), *ids) if ids else ()
+
+
+class NativeTurn(Generic[N]):
+    """One call of a framework's model. Made by `Harness.begin`.
+
+    Attributes:
+        messages: what to send.
+        tools: specifications, in chat form, of tools that the session adds to the framework's.
+        extra: what else the adapter adds to the request, by name: `extra_body`.
+        leyline: the turn behind it; None where the call goes out unedited.
+    """
+
+    def __init__(
+        self, codec: Codec[N], natives: Sequence[N], request: Request, around: TurnExchange
+    ) -> None:
+        self.messages = list(natives)
+        self.tools: list[Mapping[str, Any]] = []
+        self.extra: dict[str, Any] = {}
+        self.leyline: Turn | None = around.turn
+        self._codec, self._natives, self._given, self._around = codec, natives, request, around
+        if self.leyline:
+            self._show(self.leyline)
+
+    def _show(self, turn: Turn) -> None:
+        request, given = turn.request, self._given
+        self.messages = restored(self._codec, self._natives, given["messages"], request["messages"])
+        own = {id(tool) for tool in given.get("tools") or ()}
+        self.tools = [tool for tool in request.get("tools") or () if id(tool) not in own]
+        self.extra = {k: v for k, v in request.items() if k not in ("messages", "tools")}
+
+    def advance(self, answer: Completion | None) -> bool:
+        """Whether the reply was not meant for the framework; `messages` then go out next."""
+        turn = self.leyline
+        if turn is None or not turn.is_open:
+            return False
+        try:
+            if not turn.advance(answer):
+                return False
+            self._show(turn)
+        except Exception as error:  # The framework gets the reply it has.
+            logger.exception("turn %s cannot go on", turn.commit.version)
+            self.failed(error)
+            return False
+        return True
+
+    def answered(self, answer: Completion | None) -> None:
+        """The model has replied; with None only the request is kept."""
+        self._around.answered(answer)
+
+    def failed(self, error: BaseException | str) -> None:
+        """The call failed. Of no effect once answered."""
+        self._around.failed(error)
+
+    def run(
+        self,
+        send: Callable[[NativeTurn[N]], R],
+        told: Callable[[R], Completion],
+        made: Callable[[Completion], R],
+    ) -> R:
+        """Make the call, and again while its reply is for the session, and finish the turn.
+
+        Args:
+            send: calls the framework's model with `messages`, `tools` and `extra` of the turn.
+            told: the framework's response as a chat completion.
+            made: the other way round; for an adapter that makes the calls itself.
+        """
+        with self._failing():
+            while True:
+                answer: Completion | None = None
+                if caller := self._around.caller:
+                    answer = caller.complete(self._request)
+                    response = made(answer)
+                else:
+                    response = send(self)
+                    answer = self._told(told, response)
+                if not self.advance(answer):
+                    break
+        self.answered(answer)
+        return response
+
+    async def arun(
+        self,
+        send: Callable[[NativeTurn[N]], Awaitable[R]],
+        told: Callable[[R], Completion],
+        made: Callable[[Completion], R],
+    ) -> R:
+        """`run` for a framework that awaits its model."""
+        with self._failing():
+            while True:
+                answer: Completion | None = None
+                if caller := self._around.caller:
+                    answer = await caller.acomplete(self._request)
+                    response = made(answer)
+                else:
+                    response = await send(self)
+                    answer = self._told(told, response)
+                if not self.advance(answer):
+                    break
+        self.answered(answer)
+        return response
+
+    @property
+    def _request(self) -> dict[str, Any]:
+        return self.leyline.request if self.leyline else self._given
+
+    def _told(self, told: Callable[[R], Completion], response: R) -> Completion | None:
+        try:
+            return told(response)
+        except Exception:  # A response that cannot be read must not cost the framework it.
+            logger.exception("a %s cannot be read as a reply", type(response).__name__)
+            return None
+
+    @contextmanager
+    def _failing(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException as error:
+            self.failed(error)
+            raise
+
+
+class Harness(Generic[N]):
+    """The sessions of one place in a framework where models are called. Thread-safe.
+
+    Args:
+        name: the framework's, the first part of its sessions' names.
+        codec: how its messages read.
+        policies, adapter: as for `Session`.
+        journal: a folder; each session writes `<session id>.jsonl` in it.
+        options: of the sessions.
+        makes_calls: whether `NativeTurn.run` makes them; only then may an adapter take them over.
+
+    Attributes:
+        leyline: its last `sessions`, and in `bypassed` the calls that went out unedited.
+
+    Raises:
+        LeylineError: an option does not fit.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        codec: Codec[N],
+        policies: PolicyLike | None,
+        adapter: Adapter | str | None,
+        journal: str | os.PathLike[str] | None,
+        options: SessionOptions,
+        *,
+        makes_calls: bool = True,
+    ) -> None:
+        check_adapter(adapter)
+        Settings.of(options)
+        policy = as_policy([] if policies is None else policies)
+        self.leyline = Wrapped(name, policy, adapter, journal_folder(journal), options)
+        self._codec = codec
+        self._makes_calls = makes_calls
+        self._lock = threading.Lock()
+        self._pools: dict[str | None, SessionPool] = {}
+
+    def begin(
+        self,
+        natives: Sequence[N],
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        key: str | None = None,
+        **request: Any,
+    ) -> NativeTurn[N]:
+        """Open a turn; where none can be opened the turn has `natives` as they are.
+
+        Args:
+            natives: the framework's messages.
+            tools: its tools, in chat form.
+            key: the framework's own name of the conversation; conversations without one, and
+                those inside one, are told apart by history.
+            request: further keyword arguments for an adapter that makes calls.
+
+        Raises:
+            AdapterError: the adapter makes calls itself, and here it cannot.
+        """
+        caller, turn = self._caller(), None
+        whole: Request = {**request, **({"tools": tools} if tools else {})}
+        try:
+            whole["messages"] = [self._codec.read(native) for native in natives]
+            turn = open_turn(self._pool(key), self.leyline.bypassed, whole)
+            return NativeTurn(self._codec, natives, whole, TurnExchange(whole, caller, turn))
+        except LeylineWarning:
+            raise
+        except Exception as error:  # A message that the codec cannot read or write.
+            TurnExchange(whole, None, turn).failed(error)
+            if caller and "messages" not in whole:
+                raise
+            logger.exception("a model call goes out unedited")
+            pass_by(self.leyline.bypassed, f"{type(error).__name__}: {error}")
+            return NativeTurn(self._codec, natives, whole, TurnExchange(whole, caller, None))
+
+    def _caller(self) -> CallingAdapter | None:
+        adapter = self.leyline.adapter
+        if not isinstance(adapter, CallingAdapter):
+            return None
+        if not self._makes_calls:
+            raise AdapterError(
+                f"adapter {adapter.name!r} makes the model's calls itself, and the hook of "
+                f"{self.leyline.name} only edits them; leave adapter out and point the "
+                "framework's model at `leyline proxy` or `leyline serve`"
+            )
+        return adapter
+
+    def _pool(self, key: str | None) -> SessionPool:
+        with self._lock:
+            pool = self._pools.pop(key, None) or self.leyline.pool()
+            self._pools[key] = pool
+            if len(self._pools) > MAX_KEYS:
+                del self._pools[next(iter(self._pools))]
+            return pool

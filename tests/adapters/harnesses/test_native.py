@@ -1,0 +1,281 @@
+"""Native messages: back by identity, edits as copies, turns that end whatever happens."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from leyline_adapters.harnesses.native import (
+    Completion,
+    Harness,
+    NativeTurn,
+    completion,
+    missing,
+    restored,
+)
+from leyline_agent.errors import AdapterError, LeylineError
+from leyline_agent.message import Message, calls
+from leyline_agent.testing import DeterministicModel, tool_call
+from leyline_agent.warning import LeylineWarning
+
+POLICY = "truncate_older_than:n=1,max_chars=40"
+LONG = "a line of output\n" * 40
+
+
+@dataclass(frozen=True)
+class Note:
+    """A framework's message: one call at most, and something that only the framework knows."""
+
+    role: str
+    text: str
+    call: str = ""
+    mark: str = ""
+
+
+class NoteCodec:
+    def read(self, native: Note) -> Message:
+        if native.role == "unreadable":
+            raise ValueError("no such role")
+        message: Message = {"role": native.role, "content": native.text}
+        if native.role == "tool":
+            message["tool_call_id"] = native.call
+        elif native.call:
+            called = tool_call("run", content=native.text, id=native.call)
+            message["tool_calls"] = called["tool_calls"]
+        return message
+
+    def edited(self, native: Note, message: Message) -> Note:
+        return replace(native, text=str(message["content"]))
+
+    def made(self, message: Message) -> Note:
+        call = message.get("tool_call_id") or next((c["id"] for c in calls(message)), "")
+        return Note(message["role"], str(message.get("content") or ""), str(call), "made")
+
+
+def conversation(num_calls: int, task: str = "Does it work?") -> list[Note]:
+    notes = [Note("system", "You help.", mark="s"), Note("user", task, mark="u")]
+    for number in range(num_calls):
+        notes.append(Note("assistant", "", f"c{number}", mark=f"a{number}"))
+        notes.append(Note("tool", f"{number} {LONG}", f"c{number}", mark=f"t{number}"))
+    return notes
+
+
+def harness(policies: Any = POLICY, adapter: Any = None, **more: Any) -> Harness[Note]:
+    return Harness("notes", NoteCodec(), policies, adapter, None, {}, **more)
+
+
+def told(note: Note) -> Completion:
+    usage = {"prompt_tokens": 10, "completion_tokens": 1}
+    return completion(NoteCodec().read(note), usage)
+
+
+def made(answer: Completion) -> Note:
+    return NoteCodec().made(answer["choices"][0]["message"])
+
+
+class Model:
+    """The framework's model: gives its replies in turn, and keeps what it was sent."""
+
+    def __init__(self, *replies: Any) -> None:
+        self.sent: list[list[Note]] = []
+        self._replies = list(replies)
+
+    def __call__(self, turn: NativeTurn[Note]) -> Note:
+        self.sent.append(turn.messages)
+        reply = self._replies.pop(0)
+        if isinstance(reply, BaseException):
+            raise reply
+        assert isinstance(reply, Note)
+        return reply
+
+    async def acall(self, turn: NativeTurn[Note]) -> Note:
+        await asyncio.sleep(0)
+        return self(turn)
+
+
+@given(st.lists(st.integers(0, 3), max_size=6), st.data())
+def test_every_message_goes_back_where_it_came_from(ids: list[int], data: st.DataObject) -> None:
+    """Call ids may repeat; what is dropped is gone, what is edited keeps its place and its mark."""
+    natives = [
+        Note(role, f"{role} {place}", f"c{id}", mark=f"{place}{role}")
+        for place, id in enumerate(ids)
+        for role in ("assistant", "tool")
+    ]
+    read = [NoteCodec().read(native) for native in natives]
+    fates = data.draw(st.lists(st.sampled_from("keep edit drop".split()),
+                               min_size=len(ids), max_size=len(ids)))  # fmt: skip
+    sent: list[Message] = []
+    expected: list[Note] = []
+    for place, fate in enumerate(fates):
+        call, result = natives[2 * place : 2 * place + 2]
+        if fate != "drop":
+            sent += [read[2 * place], read[2 * place + 1]]
+            expected += [call, result]
+        if fate == "edit":
+            sent[-1] = {**sent[-1], "content": "cut"}
+            expected[-1] = replace(result, text="cut")
+    back = restored(NoteCodec(), natives, read, sent)
+    assert [note.text for note in back] == [note.text for note in expected]
+    assert [note.call for note in back] == [note.call for note in expected]
+    for note, known, message in zip(back, expected, sent, strict=True):
+        assert (note is known) == any(message is one for one in read)
+
+
+def test_an_edited_result_is_a_copy_and_an_inserted_message_is_new() -> None:
+    natives = conversation(2)
+    read = [NoteCodec().read(note) for note in natives]
+    note = {"role": "user", "content": "STATE UPDATE"}
+    sent = [*read[:3], {**read[3], "content": "cut"}, *read[4:], note]
+    back = restored(NoteCodec(), natives, read, sent)
+    assert back[3] == replace(natives[3], text="cut")
+    assert back[-1] == Note("user", "STATE UPDATE", mark="made")
+    assert all(one is natives[i] for i, one in enumerate(back[:-1]) if i != 3)
+
+
+def test_a_conversation_is_edited_on_the_way_and_its_record_is_not() -> None:
+    place, model = harness(), Model(Note("assistant", "It does."))
+    notes = conversation(3)
+    reply = place.begin(notes).run(model, told, made)
+    assert reply.text == "It does."
+    (sent,) = model.sent
+    assert [note.mark for note in sent] == [note.mark for note in notes]
+    assert len(sent[3].text) < 100 < len(sent[-1].text)
+    assert notes == conversation(3)
+    (session,) = place.leyline.sessions
+    assert session.history[-1]["content"] == "It does."
+    assert session.receipts[0].prompt == 10
+
+
+def test_the_view_stays_as_it_is_when_the_history_comes_again() -> None:
+    place = harness()
+    model = Model(Note("assistant", "", "c3"), Note("assistant", "Done."))
+    notes = conversation(3)
+    reply = place.begin(notes).run(model, told, made)
+    notes += [reply, Note("tool", LONG, "c3")]
+    place.begin(notes).run(model, told, made)
+    first, second = model.sent
+    assert [note.text for note in second[: len(first) - 1]] == [n.text for n in first[:-1]]
+    assert [s.version for s in place.leyline.sessions] == [2]
+
+
+async def test_awaited_calls_are_turns_too() -> None:
+    place, model = harness(), Model(Note("assistant", "One."), Note("assistant", "Two."))
+    turns = [place.begin(conversation(2, task)) for task in ("First?", "Second?")]
+    await asyncio.gather(*(turn.arun(model.acall, told, made) for turn in turns))
+    assert sorted(s.history[-1]["content"] for s in place.leyline.sessions) == ["One.", "Two."]
+
+
+def test_equal_conversations_are_told_apart_by_the_framework_s_key() -> None:
+    place, model = harness(), Model(*[Note("assistant", "Yes.")] * 3)
+    for key in ("thread-1", "thread-2", "thread-1"):
+        place.begin(conversation(2), key=key).run(model, told, made)
+    assert [session.version for session in place.leyline.sessions] == [2, 1]
+
+
+def test_an_error_of_the_model_reaches_the_caller_and_nothing_is_committed() -> None:
+    place = harness()
+    model = Model(TimeoutError("no answer"), Note("assistant", "Now."))
+    with pytest.raises(TimeoutError, match="no answer"):
+        place.begin(conversation(2)).run(model, told, made)
+    (session,) = place.leyline.sessions
+    assert session.version == 0
+    assert session.stats().failed == 1
+    place.begin(conversation(2)).run(model, told, made)
+    assert [s.version for s in place.leyline.sessions] == [1]
+
+
+async def test_a_cancelled_call_gives_its_turn_up() -> None:
+    place = harness()
+
+    async def never(turn: NativeTurn[Note]) -> Note:
+        await asyncio.sleep(60)
+        raise AssertionError
+
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(place.begin(conversation(2)).arun(never, told, made), 0.01)
+    assert place.leyline.sessions[0].is_idle
+
+
+def test_a_message_that_cannot_be_read_goes_out_as_it_is() -> None:
+    place, model = harness(), Model(Note("assistant", "Yes."))
+    notes = [*conversation(2), Note("unreadable", "?")]
+    with pytest.warns(LeylineWarning, match="ValueError: no such role"):
+        turn = place.begin(notes)
+    assert turn.run(model, told, made).text == "Yes."
+    assert model.sent == [notes]
+    assert place.leyline.bypassed[0] == "ValueError: no such role"
+
+
+def test_an_edit_that_cannot_be_written_back_costs_no_call() -> None:
+    class Fussy(NoteCodec):
+        def edited(self, native: Note, message: Message) -> Note:
+            raise TypeError("frozen")
+
+    place = Harness("notes", Fussy(), POLICY, None, None, {})
+    with pytest.warns(LeylineWarning, match="TypeError: frozen"):
+        turn = place.begin(conversation(2))
+    assert turn.messages == conversation(2)
+    assert place.leyline.sessions[0].is_idle
+
+
+def test_a_reply_that_cannot_be_read_reaches_the_caller() -> None:
+    place, model = harness(), Model(Note("unreadable", "!"))
+    assert place.begin(conversation(2)).run(model, told, made).text == "!"
+    assert place.leyline.sessions[0].version == 1
+
+
+def test_a_hook_that_only_edits_may_never_say_what_came_back() -> None:
+    place = harness(makes_calls=False)
+    notes = conversation(2)
+    turn = place.begin(notes)
+    turn.answered(None)
+    turn.failed("of no effect")
+    later = place.begin([*notes, Note("assistant", "", "c2"), Note("tool", LONG, "c2")])
+    later.answered(None)
+    assert len(turn.messages[3].text) < 100
+    assert later.messages[3] == turn.messages[3]
+    assert [session.version for session in place.leyline.sessions] == [2]
+
+
+def test_an_adapter_that_makes_calls_makes_them_here_too() -> None:
+    engine, place = DeterministicModel("From the engine."), None
+    place = harness(adapter=engine)
+    turn = place.begin(conversation(2), temperature=0.5)
+    reply = turn.run(Model(), told, made)
+    assert reply == Note("assistant", "From the engine.", mark="made")
+    assert engine.requests[0]["temperature"] == 0.5
+    assert len(engine.requests[0]["messages"][3]["content"]) < 100
+
+
+async def test_an_adapter_that_makes_calls_is_awaited() -> None:
+    turn = harness(adapter=DeterministicModel("Yes.")).begin(conversation(2))
+    assert (await turn.arun(Model().acall, told, made)).text == "Yes."
+
+
+def test_an_adapter_that_makes_calls_does_not_fit_a_hook_that_only_edits() -> None:
+    place = harness(adapter=DeterministicModel("Yes."), makes_calls=False)
+    with pytest.raises(AdapterError, match="'deterministic' makes the model's calls itself"):
+        place.begin(conversation(1))
+
+
+def test_slips_are_told_where_the_harness_is_made(tmp_path: Path) -> None:
+    with pytest.raises(AdapterError, match="no adapter named 'olama'"):
+        harness(adapter="olama")
+    with pytest.raises(LeylineError, match="no policy"):
+        harness(policies="truncate_older")
+    file = tmp_path / "journal"
+    file.touch()
+    with pytest.raises(LeylineError, match="name a folder"):
+        Harness("notes", NoteCodec(), None, None, file, {})
+
+
+def test_a_missing_framework_is_told_with_what_installs_it() -> None:
+    error = missing("langchain", "langchain>=1.4,<2", ImportError("No module named 'langchain'"))
+    assert "No module named 'langchain'" in str(error)
+    assert "pip install 'leyline-agent[langchain]'" in str(error)
