@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
+from leyline_agent.errors import PolicyError
+
 if TYPE_CHECKING:
     from pydantic import ValidationError
     from pydantic.fields import FieldInfo
 
-__all__ = ["explain", "hint", "is_one_part", "read", "shown", "split", "written"]
+__all__ = ["explain", "hint", "is_one_part", "pairs", "read", "shown", "split", "written"]
 
 _KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 _LISTS = (list, tuple, set, frozenset)
@@ -31,6 +33,21 @@ def read(options: Mapping[str, str], fields: Mapping[str, FieldInfo]) -> dict[st
         key: text.split("|") if key in fields and _is_list(fields[key].annotation) else text
         for key, text in options.items()
     }
+
+
+def pairs(text: str, spec: str) -> dict[str, str]:
+    """The options of "key=value,key=value", a part of `spec`.
+
+    Raises:
+        PolicyError: a part is no key=value.
+    """
+    found = {}
+    for pair in filter(str.strip, split(text, ",")):
+        key, separator, value = pair.partition("=")
+        if not separator or not key.strip():
+            raise PolicyError(f"{spec!r}: {pair.strip()!r} is not key=value")
+        found[key.strip()] = value.strip()
+    return found
 
 
 def split(text: str, separator: str) -> list[str]:

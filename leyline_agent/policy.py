@@ -16,7 +16,7 @@ import inspect
 import re
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, Union, overload
+from typing import Any, ClassVar, TypeAlias, Union, overload
 
 from pydantic import (
     BaseModel,
@@ -31,11 +31,9 @@ from leyline_agent.difference import differences
 from leyline_agent.directive import Mode
 from leyline_agent.edit import Edit, Protected, as_protected
 from leyline_agent.errors import PolicyError
+from leyline_agent.finding import available, find, split_name
 from leyline_agent.message import Message, copy
 from leyline_agent.trajectory import Trajectory
-
-if TYPE_CHECKING:
-    from importlib.metadata import EntryPoint
 
 __all__ = [
     "FunctionPolicy",
@@ -49,8 +47,6 @@ __all__ = [
     "policy",
     "transform",
 ]
-
-GROUP = "leyline.policies"
 
 EditsOf: TypeAlias = Callable[[Trajectory], Iterable[Edit]]
 MessagesOf: TypeAlias = Callable[[list[Message], int], Sequence[Message]]
@@ -139,7 +135,7 @@ class Policy(BaseModel):
     def _is_made_by(self, text: str) -> bool:
         kind = type(self)
         try:
-            return kind(**options.read(_pairs(text, text), kind.model_fields)) == self
+            return kind(**options.read(options.pairs(text, text), kind.model_fields)) == self
         except PolicyError:
             return False
 
@@ -295,16 +291,11 @@ def transform(
     return make if function is None else make(function)
 
 
-def available() -> dict[str, EntryPoint]:
-    """Names of the installed policies (entry points `leyline.policies`), not yet imported."""
-    from importlib.metadata import entry_points  # A third of what importing this package costs.
-
-    return {point.name: point for point in entry_points(group=GROUP)}
-
-
 def parse(spec: str) -> Policy:
     """A policy from text: "name", "name:key=value,key=value", several joined by "+".
 
+    The name is an installed policy's, "module.Name" or "file.py:Name" (`finding`; the latter two
+    run code: never parse text that comes with a trajectory, a recording, a journal or a request).
     Lists are written a|b|c; a policy inside a policy stands in brackets, policy=(a:n=1+b). A value
     cannot hold ",", "+" or, in a list, "|" outside of brackets; make such a policy in Python.
 
@@ -321,44 +312,16 @@ def parse(spec: str) -> Policy:
 def _parse_one(spec: str) -> Policy:
     if spec.startswith("(") and spec.endswith(")"):
         return parse(spec[1:-1])
-    name, _, rest = spec.partition(":")
-    loaded = _load(name.strip())
-    given = _pairs(rest, spec)
+    name, rest = split_name(spec)
+    loaded = find(name)
+    given = options.pairs(rest, spec)
     if isinstance(loaded, type) and issubclass(loaded, Policy):
         return _made(loaded, options.read(given, loaded.model_fields))
     if given:
         raise PolicyError(f"{spec!r}: policy {name!r} is made of a function and takes no options")
+    if isinstance(loaded, type):
+        raise PolicyError(f"{name} is a class, but no policy; derive it from leyline.Policy")
     return as_policy(loaded)
-
-
-def _load(name: str) -> Any:
-    found = available()
-    if name not in found:
-        raise PolicyError(
-            f"no policy named {name!r}; {options.hint(name, found)}installed: "
-            f"{', '.join(sorted(found)) or 'none'}"
-        )
-    try:
-        loaded = found[name].load()
-    except (ImportError, AttributeError) as error:
-        raise PolicyError(
-            f"policy {name!r} cannot be imported from {found[name].value!r}: {error}; repair or "
-            "uninstall the package that offers it"
-        ) from error
-    if isinstance(loaded, Policy) or callable(loaded):
-        return loaded
-    raise PolicyError(f"entry point {name!r} ({found[name].value}) is {loaded!r}, not a policy")
-
-
-def _pairs(text: str, spec: str) -> dict[str, str]:
-    """The options of "key=value,key=value"."""
-    pairs = {}
-    for pair in filter(str.strip, options.split(text, ",")):
-        key, separator, value = pair.partition("=")
-        if not separator or not key.strip():
-            raise PolicyError(f"{spec!r}: {pair.strip()!r} is not key=value")
-        pairs[key.strip()] = value.strip()
-    return pairs
 
 
 def _made(kind: type[Policy], given: Mapping[str, Any]) -> Policy:

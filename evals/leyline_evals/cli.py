@@ -35,7 +35,8 @@ def replay(
         typer.Option(
             "--policy",
             "-p",
-            help="What edits them: name:key=value,... joined by +; not needed for append_only.",
+            help="What edits them: name:key=value,... joined by +; your own is file.py:Name. "
+            "Not needed for append_only.",
         ),
     ] = None,
     arms: Annotated[str, typer.Option("--arms", help="The ways to serve each run.")] = ALL,

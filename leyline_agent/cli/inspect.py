@@ -35,7 +35,9 @@ def command(
     policy: Annotated[
         str | None,
         typer.Option(
-            "--policy", "-p", help="Show what this policy cuts: name:key=value,... joined by +"
+            "--policy",
+            "-p",
+            help="Show what this policy cuts: name:key=value,... joined by +, or file.py:Name",
         ),
     ] = None,
     record: Annotated[
