@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
+from chat_texts import NEXT, STUB, TASK
 
 from leyline_adapters.bundled import http_errors
 from leyline_adapters.bundled.http import DEFAULT_URL, HttpAdapter
@@ -28,15 +29,6 @@ from leyline_agent.errors import (
 from leyline_agent.message import Message, digest, view_digest
 from leyline_agent.serving.chat import ChatService
 
-OLD = "Traceback (most recent call last): error in line 12. " * 8
-TASK: list[Message] = [
-    {"role": "system", "content": "You are a careful programmer."},
-    {"role": "user", "content": OLD},
-    {"role": "assistant", "content": "The tests run. " * 12},
-    {"role": "user", "content": "List the folder. " * 12},
-]
-STUB: Message = {"role": "user", "content": "[removed]"}
-NEXT: Message = {"role": "user", "content": "Now read the file again."}
 EDIT = WireEdit(messages=(1, 2), count=1, mode=Mode.AMORTIZE)
 
 

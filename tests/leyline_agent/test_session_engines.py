@@ -3,55 +3,17 @@
 import logging
 
 import pytest
+from agent_loop import SYSTEM, TASK, Stub, call, contents, result, run
 
 from leyline_agent import (
     AdapterError,
     Edit,
     EngineUnavailable,
     Mode,
-    Policy,
     Reason,
     Session,
 )
-from leyline_agent.testing import DeterministicModel, MockAdapter, tool_call
-
-SYSTEM = {"role": "system", "content": "You fix bugs."}
-TASK = {"role": "user", "content": "Fix the bug."}
-LONG = "line of output\n" * 40
-
-
-def call(number):
-    return tool_call("bash", id=f"call_{number}", command=f"ls {number}")
-
-
-def result(number, content=LONG):
-    return {"role": "tool", "tool_call_id": f"call_{number}", "content": content}
-
-
-class Stub(Policy):
-    """Stub every result but the last n."""
-
-    n: int = 1
-
-    def edits(self, trajectory):
-        for found in trajectory.tool_results[: -self.n]:
-            if len(found.content) > 50:
-                yield found.replace("stub", reason="old")
-
-
-def run(session, turns, messages=None):
-    """A harness of `turns` turns, each with one call and its result; its own full history."""
-    messages = messages if messages is not None else [SYSTEM, TASK]
-    for _ in range(turns):
-        number = len(messages)
-        turn = session.begin(messages)
-        turn.finish(call(number))
-        messages += [call(number), result(number)]
-    return messages
-
-
-def contents(messages):
-    return [m.get("content") for m in messages]
+from leyline_agent.testing import DeterministicModel, MockAdapter
 
 
 def test_receipts_of_a_plain_provider_come_from_its_usage():

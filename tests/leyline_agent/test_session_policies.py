@@ -3,56 +3,18 @@
 import logging
 
 import pytest
+from agent_loop import LONG, SYSTEM, TASK, Stub, call, contents, result, run
 
 from leyline_agent import (
     Edit,
     InvalidSpan,
     LeylineWarning,
     Mode,
-    Policy,
     Reason,
     Session,
     policy,
 )
-from leyline_agent.testing import DeterministicModel, MockAdapter, tool_call
-
-SYSTEM = {"role": "system", "content": "You fix bugs."}
-TASK = {"role": "user", "content": "Fix the bug."}
-LONG = "line of output\n" * 40
-
-
-def call(number):
-    return tool_call("bash", id=f"call_{number}", command=f"ls {number}")
-
-
-def result(number, content=LONG):
-    return {"role": "tool", "tool_call_id": f"call_{number}", "content": content}
-
-
-class Stub(Policy):
-    """Stub every result but the last n."""
-
-    n: int = 1
-
-    def edits(self, trajectory):
-        for found in trajectory.tool_results[: -self.n]:
-            if len(found.content) > 50:
-                yield found.replace("stub", reason="old")
-
-
-def run(session, turns, messages=None):
-    """A harness of `turns` turns, each with one call and its result; its own full history."""
-    messages = messages if messages is not None else [SYSTEM, TASK]
-    for _ in range(turns):
-        number = len(messages)
-        turn = session.begin(messages)
-        turn.finish(call(number))
-        messages += [call(number), result(number)]
-    return messages
-
-
-def contents(messages):
-    return [m.get("content") for m in messages]
+from leyline_agent.testing import DeterministicModel, MockAdapter
 
 
 def test_a_policy_that_raises_costs_its_own_edits_of_one_turn(caplog):
@@ -65,7 +27,7 @@ def test_a_policy_that_raises_costs_its_own_edits_of_one_turn(caplog):
     session = Session([broken, Stub()])
     with pytest.warns(LeylineWarning, match="policy broken: this turn skipped: Val") as told:
         messages = run(session, 3)
-    assert [warning.filename for warning in told] == [__file__]
+    assert [warning.filename for warning in told] == [run.__code__.co_filename]  # whose call it was
     assert caplog.text.count("no idea") == 1
     assert [e.policy for e in session.edits] == ["stub"]
     assert {(s.policy, s.kind) for s in session.skipped} == {("broken", "ValueError")}

@@ -1,10 +1,8 @@
 """Whole conversations through the chat service, on a real model in float32."""
 
-import random
-import string
-
 import pytest
-import torch
+from chat_texts import lines, user
+from engine_cases import assert_close
 
 from leyline_agent.directive import Mode
 from leyline_agent.edit import Edit
@@ -14,26 +12,9 @@ from leyline_agent.serving.chat import ChatService
 from leyline_agent.serving.engine import Engine, EngineConfig
 from leyline_agent.serving.wire import ChatRequest
 
-TOLERANCE = 1e-4
-
-
-def user(text):
-    return {"role": "user", "content": text}
-
 
 def tool(text, call_id="c"):
     return {"role": "tool", "tool_call_id": call_id, "content": text}
-
-
-def lines(n, seed=0):
-    """Some 25 tokens a line, that hardly repeat one another."""
-    rng = random.Random(seed)
-    return "\n".join("".join(rng.choices(string.ascii_letters, k=24)) for _ in range(n))
-
-
-def assert_close(found, expected):
-    limit = TOLERANCE * float(expected.abs().max())
-    torch.testing.assert_close(found, expected, atol=limit, rtol=0)
 
 
 @pytest.fixture

@@ -9,22 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from chat_texts import NEXT, STUB, TASK
 
 from leyline_agent.errors import EngineError, InvalidRequest, UnknownSession
 from leyline_agent.message import Message
 from leyline_agent.serving.chat import ChatService
 from leyline_agent.serving.edits import apply_directives, edit_ahead, forget
 from leyline_agent.serving.wire import ChatRequest, DirectivesRequest, EditsRequest
-
-OLD = "Traceback (most recent call last): error in line 12. " * 8
-TASK: list[Message] = [
-    {"role": "system", "content": "You are a careful programmer."},
-    {"role": "user", "content": OLD},
-    {"role": "assistant", "content": "The tests run. " * 12},
-    {"role": "user", "content": "List the folder. " * 12},
-]
-STUB: Message = {"role": "user", "content": "[removed]"}
-NEXT: Message = {"role": "user", "content": "Now read the file again."}
 
 
 def request(messages: list[Message] = TASK, **more: Any) -> ChatRequest:

@@ -1,10 +1,8 @@
 """Edits ahead of the next turn, directives in token space, and forgetting afterwards."""
 
-import random
-import string
-
 import pytest
-import torch
+from chat_texts import lines, user
+from engine_cases import assert_close
 
 from leyline_agent.directive import Directive, Mode, apply
 from leyline_agent.edit import Edit
@@ -20,20 +18,6 @@ from leyline_agent.serving.chat import ChatService
 from leyline_agent.serving.edits import apply_directives, forget
 from leyline_agent.serving.engine import Engine, Prompt
 from leyline_agent.serving.wire import DirectivesRequest, WireDirective
-
-
-def user(text):
-    return {"role": "user", "content": text}
-
-
-def lines(n, seed=0):
-    rng = random.Random(seed)
-    return "\n".join("".join(rng.choices(string.ascii_letters, k=24)) for _ in range(n))
-
-
-def assert_close(found, expected):
-    limit = 1e-4 * float(expected.abs().max())
-    torch.testing.assert_close(found, expected, atol=limit, rtol=0)
 
 
 @pytest.fixture

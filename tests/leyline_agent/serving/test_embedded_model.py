@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from engine_cases import assert_close
 
 from leyline_agent.directive import Directive, Mode, apply
 from leyline_agent.lowering import Lowered
@@ -16,7 +17,6 @@ from leyline_agent.serving.wire import ChatRequest
 
 pytestmark = pytest.mark.model
 
-TOLERANCE = 1e-4
 TEXT = """\
 $ pytest -q
 FAILED tests/test_cache.py::test_eviction - AssertionError: assert 3 == 2
@@ -48,11 +48,6 @@ def expected(smollm, tokens):
 @pytest.fixture
 def engine(smollm):
     return Engine.of(smollm, EngineConfig(kv_bytes=256 << 20, chunk=64))
-
-
-def assert_close(found, expected):
-    limit = TOLERANCE * float(expected.abs().max())
-    torch.testing.assert_close(found, expected, atol=limit, rtol=0)
 
 
 def test_prefill_and_decode_equal_transformers(engine, tokens, expected):

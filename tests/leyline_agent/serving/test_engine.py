@@ -1,25 +1,31 @@
 """The engine against transformers in float32: plain, spliced, repaired, forgotten."""
 
 import copy
-import random
 
 import pytest
 import torch
+from engine_cases import (
+    CUTS,
+    TOLERANCE,
+    VOCAB,
+    amortized_by,
+    assert_close,
+    edited,
+    engine_of,
+    items_of,
+    some_tokens,
+)
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
 
 from leyline_agent.directive import Directive, Mode, apply
 from leyline_agent.errors import ContextOverflow, OutOfSlots
-from leyline_agent.lowering import Lowered
 from leyline_agent.receipt import Reason
-from leyline_agent.serving.engine import Engine, EngineConfig, Prompt
+from leyline_agent.serving.engine import Prompt
 from leyline_agent.serving.models.glue import ATTENTION, register
 from leyline_agent.serving.models.load import LoadedModel
 from leyline_agent.serving.models.probe import probe
-from leyline_agent.serving.modes import ModeRules
 from leyline_agent.serving.repair import RepairConfig
 
-TOLERANCE = 1e-4  # of the largest logit
-VOCAB = 101
 SMALL = {
     "hidden_size": 96,
     "intermediate_size": 128,
@@ -59,7 +65,6 @@ KINDS = {
     },
     "qwen2-window": {"use_sliding_window": True, "sliding_window": 40, "max_window_layers": 1},
 }
-NO_GATE = ModeRules(gate_tokens=0, gate_share=2.0)
 
 
 def make_model(kind: str, **extra) -> LoadedModel:
@@ -91,33 +96,6 @@ def llama():
     return make_model("llama")
 
 
-def engine_of(loaded, **config) -> Engine:
-    config = {"kv_bytes": 16 << 20, "rules": NO_GATE, **config}
-    return Engine.of(loaded, EngineConfig(**config))
-
-
-def some_tokens(n: int, seed: int = 0) -> list[int]:
-    rng = random.Random(seed)
-    return [rng.randrange(3, VOCAB) for _ in range(n)]
-
-
-def items_of(*directives: Directive) -> list[Lowered]:
-    return [Lowered(d, (i,), d.mode) for i, d in enumerate(directives)]
-
-
-def edited(engine, tokens, directives, appended, tenant="edits"):
-    """A cached sequence and the run of its edit; the run is another tenant's, so no tree helps."""
-    base = engine.start(Prompt(list(tokens), "base")).finish()
-    new = apply(tokens, directives) + appended
-    prompt = Prompt(new, tenant, base, items_of(*directives), len(appended), version=2)
-    return base, engine.start(prompt)
-
-
-def assert_close(logits, expected):
-    limit = TOLERANCE * expected.abs().max()
-    torch.testing.assert_close(logits, expected, atol=float(limit), rtol=0)
-
-
 @torch.no_grad()
 def plain_logits(loaded, tokens):
     return reference_of(loaded)(torch.tensor([tokens])).logits[0]
@@ -136,46 +114,17 @@ def amortized_logits(loaded, tokens, directives, appended):
     ropes = [loaded.facts.rope.kinds[layer.rope] for layer in loaded.facts.layers]
     full = DynamicCache()  # with no configuration: one that keeps what leaves a window, too
     reference(torch.tensor([tokens]), past_key_values=full)
-    held: list[list[tuple[torch.Tensor, torch.Tensor]]] = [
-        [(layer.keys[:, :, :0], layer.values[:, :, :0])] for layer in full.layers
-    ]
 
-    def keep(start, end, shift):
-        for index, (layer, rope) in enumerate(zip(full.layers, ropes, strict=True)):
-            cos, sin = (t.double() for t in rope.tables(torch.tensor([shift])))
-            dim = rope.rotary_dim
-            keys = layer.keys[:, :, start:end].double()
-            turned = keys[..., :dim] * cos[0] + swapped(rope, keys[..., :dim]) * sin[0]
-            moved = torch.cat((turned, keys[..., dim:]), -1).float()
-            held[index].append((moved, layer.values[:, :, start:end]))
+    def move(index, start, end, shift):
+        layer, rope = full.layers[index], ropes[index]
+        cos, sin = (t.double() for t in rope.tables(torch.tensor([shift])))
+        dim = rope.rotary_dim
+        keys = layer.keys[:, :, start:end].double()
+        turned = keys[..., :dim] * cos[0] + swapped(rope, keys[..., :dim]) * sin[0]
+        moved = torch.cat((turned, keys[..., dim:]), -1).float()
+        return moved, layer.values[:, :, start:end]
 
-    def compute(ids):
-        cache = DynamicCache()
-        for index, parts in enumerate(held):
-            cache.update(*(torch.cat(t, 2) for t in zip(*parts, strict=True)), index)
-        at = cache.get_seq_length()
-        where = torch.arange(at, at + len(ids))[None]
-        out = reference(torch.tensor([ids]), past_key_values=cache, position_ids=where)
-        for index, layer in enumerate(out.past_key_values.layers):
-            held[index].append((layer.keys[:, :, at:], layer.values[:, :, at:]))
-        return out.logits[0, -1]
-
-    cursor = shift = 0
-    for directive in directives:
-        keep(cursor, directive.start, shift)
-        if directive.replacement:
-            compute(list(directive.replacement))
-        shift += directive.delta
-        cursor = directive.end
-    keep(cursor, len(tokens), shift)
-    return compute(appended)
-
-
-CUTS = (
-    Directive(20, 61, (5, 6, 7), Mode.AMORTIZE),
-    Directive(120, 150, (), Mode.AMORTIZE),
-    Directive(200, 200, (9,) * 11, Mode.AMORTIZE),
-)
+    return amortized_by(reference, full.layers, move, tokens, directives, appended)
 
 
 @pytest.mark.parametrize("chunk", [1024, 37])

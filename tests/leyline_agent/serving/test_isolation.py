@@ -5,6 +5,7 @@ import string
 
 import pytest
 import torch
+from chat_texts import user
 
 from leyline_agent.directive import Mode
 from leyline_agent.edit import Edit
@@ -15,10 +16,6 @@ from leyline_agent.serving.repair import RepairConfig
 
 BYTES_A_TOKEN = 2 * 2 * 2 * 16 * 4  # layers, heads, keys and values, head size, float32
 SESSIONS = (("one", "acme"), ("two", "acme"), ("three", "acme"), ("four", "other"))
-
-
-def user(text):
-    return {"role": "user", "content": text}
 
 
 def text_of(rng):

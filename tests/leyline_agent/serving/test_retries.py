@@ -1,28 +1,12 @@
 """The same commit again is a retry; another commit under its number is refused."""
 
-import random
-import string
-
 import pytest
-import torch
+from chat_texts import lines, user
+from engine_cases import assert_close
 
 from leyline_agent.errors import StaleSession
 from leyline_agent.receipt import Reason
 from leyline_agent.serving.engine import Engine, Prompt
-
-
-def user(text):
-    return {"role": "user", "content": text}
-
-
-def lines(n, seed=0):
-    rng = random.Random(seed)
-    return "\n".join("".join(rng.choices(string.ascii_letters, k=24)) for _ in range(n))
-
-
-def assert_close(found, expected):
-    limit = 1e-4 * float(expected.abs().max())
-    torch.testing.assert_close(found, expected, atol=limit, rtol=0)
 
 
 def test_a_retry_acts_once(conversation, stub, check_pool):

@@ -1,11 +1,9 @@
 """Redaction: what was computed while a text was visible is gone, and what is left is told."""
 
-import random
-import string
-
 import numpy as np
 import pytest
 import torch
+from chat_texts import lines, user
 
 from leyline_agent.directive import Mode
 from leyline_agent.edit import Edit
@@ -14,15 +12,6 @@ from leyline_agent.serving.engine import Engine, Prompt
 from leyline_agent.serving.scrub import quoting_messages
 
 SECRET = "the key is sk-live-90210-abcdef, keep it to yourself"
-
-
-def user(text):
-    return {"role": "user", "content": text}
-
-
-def lines(n, seed=0):
-    rng = random.Random(seed)
-    return "\n".join("".join(rng.choices(string.ascii_letters, k=24)) for _ in range(n))
 
 
 def redaction(index, view, text="[redacted]"):

@@ -1,9 +1,9 @@
 """Planning turns: whatever a client claims, the prompt is its messages and nothing else."""
 
-import random
 import string
 
 import pytest
+from chat_texts import lines, user
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -27,15 +27,6 @@ def counted(tiny_model, chat, talk):
     """Conversations with an engine that does the accounting and no arithmetic."""
     service = ChatService(Engine.counting(60_000), "none", tiny_model.tokenizer, chat)
     return lambda name="s": talk(service, name)
-
-
-def user(text):
-    return {"role": "user", "content": text}
-
-
-def lines(n, seed=0):
-    rng = random.Random(seed)
-    return "\n".join("".join(rng.choices(string.ascii_letters, k=24)) for _ in range(n))
 
 
 words = st.text(string.ascii_lowercase + " ", max_size=40)

@@ -1,29 +1,35 @@
 """Latent attention against transformers' own, which expands its latents into heads."""
 
 import copy
-import random
 
 import numpy as np
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
+from engine_cases import (
+    CUTS,
+    KEPT,
+    TOLERANCE,
+    VOCAB,
+    amortized_by,
+    assert_close,
+    edited,
+    engine_of,
+    some_tokens,
+)
+from transformers import AutoConfig, AutoModelForCausalLM
 
-from leyline_agent.directive import Directive, Mode, apply
+from leyline_agent.directive import Directive, Mode
 from leyline_agent.errors import UnsupportedModel
-from leyline_agent.lowering import Lowered
 from leyline_agent.receipt import Reason
-from leyline_agent.serving.engine import Engine, EngineConfig, Prompt
+from leyline_agent.serving.engine import Prompt
 from leyline_agent.serving.kv.slots import Extent
 from leyline_agent.serving.models.glue import ATTENTION, register
 from leyline_agent.serving.models.load import LoadedModel
 from leyline_agent.serving.models.mla import cache_latents
 from leyline_agent.serving.models.probe import KVShape, probe
 from leyline_agent.serving.models.selfcheck import check_seam
-from leyline_agent.serving.modes import ModeRules
 from leyline_agent.serving.repair import RepairConfig
 
-TOLERANCE = 1e-4  # of the largest logit
-VOCAB = 101
 BASE = {
     "vocab_size": VOCAB,
     "max_position_embeddings": 2048,
@@ -103,12 +109,6 @@ REFUSED = {
     "deepseek_v32": "an indexer picks the keys",
     "glm_moe_dsa": "an indexer picks the keys",
 }
-CUTS = (
-    Directive(20, 61, (5, 6, 7), Mode.AMORTIZE),
-    Directive(120, 150, (), Mode.AMORTIZE),
-    Directive(200, 200, (9,) * 11, Mode.AMORTIZE),
-)
-KEPT = 300 - 20 - 41 - 30
 
 
 def make(kind, options):
@@ -150,28 +150,6 @@ def reference_of(loaded):
     return reference
 
 
-def engine_of(loaded, **config) -> Engine:
-    rules = ModeRules(gate_tokens=0, gate_share=2.0)
-    return Engine.of(loaded, EngineConfig(**{"kv_bytes": 16 << 20, "rules": rules, **config}))
-
-
-def some_tokens(n, seed=0):
-    rng = random.Random(seed)
-    return [rng.randrange(3, VOCAB) for _ in range(n)]
-
-
-def edited(engine, tokens, directives, appended):
-    base = engine.start(Prompt(list(tokens), "base")).finish()
-    items = [Lowered(d, (i,), d.mode) for i, d in enumerate(directives)]
-    new = apply(tokens, directives) + appended
-    return engine.start(Prompt(new, "edits", base, items, len(appended), version=2))
-
-
-def assert_close(logits, expected):
-    limit = TOLERANCE * expected.abs().max()
-    torch.testing.assert_close(logits, expected, atol=float(limit), rtol=0)
-
-
 @torch.no_grad()
 def plain_logits(loaded, tokens):
     return reference_of(loaded)(torch.tensor([tokens])).logits[0]
@@ -196,34 +174,13 @@ def amortized_logits(loaded, tokens, directives, appended):
     """transformers with a cache of latents whose rotary part is turned explicitly."""
     reference = reference_of(loaded)
     full = reference(torch.tensor([tokens])).past_key_values
-    # transformers caches the latent as keys and the rotary part as values.
-    held = [[(layer.keys[:, :, :0], layer.values[:, :, :0])] for layer in full.layers]
 
-    def keep(start, end, shift):
-        for parts, layer in zip(held, full.layers, strict=True):
-            key_pe = turned(loaded.facts.rope, layer.values[:, :, start:end], shift)
-            parts.append((layer.keys[:, :, start:end], key_pe))
+    def move(index, start, end, shift):
+        layer = full.layers[index]  # transformers caches the latent as keys, the rest as values
+        key_pe = turned(loaded.facts.rope, layer.values[:, :, start:end], shift)
+        return layer.keys[:, :, start:end], key_pe
 
-    def compute(ids):
-        cache = DynamicCache()
-        for index, parts in enumerate(held):
-            cache.update(*(torch.cat(t, 2) for t in zip(*parts, strict=True)), index)
-        at = cache.get_seq_length()
-        where = torch.arange(at, at + len(ids))[None]
-        out = reference(torch.tensor([ids]), past_key_values=cache, position_ids=where)
-        for parts, layer in zip(held, out.past_key_values.layers, strict=True):
-            parts.append((layer.keys[:, :, at:], layer.values[:, :, at:]))
-        return out.logits[0, -1]
-
-    cursor = shift = 0
-    for directive in directives:
-        keep(cursor, directive.start, shift)
-        if directive.replacement:
-            compute(list(directive.replacement))
-        shift += directive.delta
-        cursor = directive.end
-    keep(cursor, len(tokens), shift)
-    return compute(appended)
+    return amortized_by(reference, full.layers, move, tokens, directives, appended)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -258,7 +215,7 @@ def test_prefill_and_decode_equal_transformers(loaded, chunk):
 def test_amortize_equals_a_reference_that_rotates_the_rotary_part(loaded, max_segments):
     engine = engine_of(loaded, max_segments=max_segments)
     tokens, appended = some_tokens(300), some_tokens(9, seed=1)
-    run = edited(engine, tokens, CUTS, appended)
+    _, run = edited(engine, tokens, CUTS, appended)
     assert_close(run.logits, amortized_logits(loaded, tokens, CUTS, appended))
     assert run.receipt.reused_spliced == KEPT
 
@@ -266,7 +223,7 @@ def test_amortize_equals_a_reference_that_rotates_the_rotary_part(loaded, max_se
 def test_amortize_differs_from_an_honest_prefill(loaded):
     """The check above would not catch an engine that quietly recomputes."""
     tokens, appended = some_tokens(300), some_tokens(9, seed=1)
-    run = edited(engine_of(loaded), tokens, CUTS, appended)
+    _, run = edited(engine_of(loaded), tokens, CUTS, appended)
     honest = plain_logits(loaded, run.sequence.tokens)[-1]
     assert (run.logits - honest).abs().max() > 10 * TOLERANCE * honest.abs().max()
 
@@ -275,7 +232,7 @@ def test_repair_of_the_whole_suffix_equals_forget(loaded):
     cuts = [d._replace(mode=Mode.REPAIR) for d in CUTS]
     tokens, appended = some_tokens(300), some_tokens(9, seed=1)
     engine = engine_of(loaded, repair=RepairConfig(window=10_000))
-    run = edited(engine, tokens, cuts, appended)
+    _, run = edited(engine, tokens, cuts, appended)
     assert run.receipt.recomputed == KEPT
     assert_close(run.logits, plain_logits(loaded, run.sequence.tokens)[-1])
 
@@ -286,11 +243,11 @@ def test_scattered_repair_equals_recomputing_one_by_one(magnitude, max_segments)
     cut = [Directive(10, 40, (5,), Mode.REPAIR)]
     appended = some_tokens(3, seed=4)
     config = RepairConfig(window=8, tail=20)
-    run = edited(
+    _, run = edited(
         engine_of(magnitude, repair=config, max_segments=max_segments), tokens, cut, appended
     )
     assert run.receipt.edits[0].recomputed["echo"] >= 15
-    slow = edited(engine_of(magnitude, repair=config, chunk=1), tokens, cut, appended)
+    _, slow = edited(engine_of(magnitude, repair=config, chunk=1), tokens, cut, appended)
     assert_close(run.logits, slow.logits)
 
 
@@ -304,14 +261,14 @@ def test_the_triton_kernels_compute_the_same(kind, monkeypatch):
     engine = engine_of(loaded, chunk=130)
     assert type(engine.executor.backend).__name__ == "TritonBackend"
     with np.errstate(all="ignore"):
-        run = edited(engine, tokens, CUTS, appended)
+        _, run = edited(engine, tokens, CUTS, appended)
         assert_close(run.logits, amortized_logits(loaded, tokens, CUTS, appended))
         run = engine.start(Prompt(tokens[:50], "decode"))
         expected = plain_logits(loaded, tokens[:53])
         for position in range(50, 53):
             assert_close(run.step(tokens[position]), expected[position])
         engine = engine_of(loaded, repair=RepairConfig(window=10_000))
-        run = edited(engine, tokens, [d._replace(mode=Mode.REPAIR) for d in CUTS], appended)
+        _, run = edited(engine, tokens, [d._replace(mode=Mode.REPAIR) for d in CUTS], appended)
         assert_close(run.logits, plain_logits(loaded, run.sequence.tokens)[-1])
 
 
@@ -319,7 +276,7 @@ def test_the_triton_kernels_compute_the_same(kind, monkeypatch):
 def test_forget_equals_a_fresh_prefill(loaded, max_segments):
     cuts = [CUTS[1]._replace(mode=Mode.FORGET), CUTS[2]]
     tokens, appended = some_tokens(300), some_tokens(9, seed=1)
-    run = edited(engine_of(loaded, max_segments=max_segments), tokens, cuts, appended)
+    _, run = edited(engine_of(loaded, max_segments=max_segments), tokens, cuts, appended)
     assert_close(run.logits, plain_logits(loaded, run.sequence.tokens)[-1])
     assert run.receipt.reused_spliced == 0
     assert run.receipt.edits[-1].reason is Reason.BEHIND_FORGET
