@@ -10,11 +10,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types check clean
+.PHONY: help setup demo test test-harnesses lint types check clean
 
 help:
 	@echo "make demo    replay a recorded agent run with a real model; prints a table, writes a report"
 	@echo "make test    lint, types and the test suite"
+	@echo "make test-harnesses   drive each agent framework in an environment of its own (ONLY=name)"
 	@echo "make check   lint and types only"
 	@echo "make setup   only make the environment ($(VENV))"
 	@echo "make clean   remove the environment, caches and build outputs"
@@ -40,6 +41,9 @@ check: lint types
 test: check
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 4 --dist worksteal
 
+test-harnesses: setup
+	@$(BIN)/python scripts/test-harnesses $(ONLY)
+
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venvs build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 
+# Each of these runs in an environment of its own: `make test-harnesses`.
+collect_ignore = ["harnesses"]
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Kernels are interpreted in the whole process, or with `-m gpu` compiled.

@@ -38,7 +38,7 @@ def test_an_unfit_interpreter_is_refused(tmp_path: Path, python: str) -> None:
 
 def test_no_interpreter_is_new_enough(tmp_path: Path) -> None:
     done = setup_env(str(tmp_path / "env"), "9.0", "--help")
-    assert done.returncode == 1
+    assert done.returncode == 3
     assert "no Python >= 9.0" in done.stderr
     assert "PYTHON=/path/to/python" in done.stderr
 
@@ -64,3 +64,12 @@ def test_a_failed_installation_is_tried_again(tmp_path: Path) -> None:
         assert done.returncode != 0
         assert "installing into" in done.stdout
         assert "is ready" not in done.stdout
+
+
+def test_uv_makes_and_fills_an_environment_when_it_is_named(tmp_path: Path) -> None:
+    """`uv pip install --help` stands for an installation, as above."""
+    folder = tmp_path / "env"
+    uv = Path(sys.executable).with_name("uv")
+    done = setup_env(str(folder), "3.11", "--help", PYTHON=sys.executable, UV=str(uv))
+    assert done.stdout.splitlines()[-1] == f"setup-env: {folder} is ready"
+    assert (folder / "pyvenv.cfg").read_text().count("uv = ") == 1

@@ -137,7 +137,7 @@ class NativeTurn(Generic[N]):
     Attributes:
         messages: what to send.
         tools: specifications, in chat form, of tools that the session adds to the framework's.
-        extra: what else the adapter adds to the request, by name: `extra_body`.
+        extra: what the adapter adds to the request or changes in it, by name: `extra_body`.
         leyline: the turn behind it; None where the call goes out unedited.
     """
 
@@ -157,7 +157,8 @@ class NativeTurn(Generic[N]):
         self.messages = restored(self._codec, self._natives, given["messages"], request["messages"])
         own = {id(tool) for tool in given.get("tools") or ()}
         self.tools = [tool for tool in request.get("tools") or () if id(tool) not in own]
-        self.extra = {k: v for k, v in request.items() if k not in ("messages", "tools")}
+        self.extra = {key: value for key, value in request.items() if given.get(key) is not value}
+        self.extra = {k: v for k, v in self.extra.items() if k not in ("messages", "tools")}
 
     def advance(self, answer: Completion | None) -> bool:
         """Whether the reply was not meant for the framework; `messages` then go out next."""
