@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
+from typing import Any, NamedTuple
 
-from leyline_agent.adapter import Commit
+from pydantic import ValidationError
+
+from leyline_agent import response
+from leyline_agent.adapter import Adapter, Commit
+from leyline_agent.errors import AdapterError
 from leyline_agent.proposal import Accepted
 from leyline_agent.receipt import EditReceipt, Reason, Receipt
 
-__all__ = ["Stats", "calibrated", "completed", "total"]
+__all__ = ["Stats", "Told", "calibrated", "completed", "received", "told_of_each", "total"]
+
+logger = logging.getLogger("leyline.session")
 
 _SANE_CHARS_PER_TOKEN = (0.5, 16.0)
 
@@ -23,6 +31,10 @@ class Stats:
         failed: turns that failed or were abandoned.
         edits: edits committed.
         skipped: policies and edits not taken.
+        held: edits that waited for a later moment, counted once a turn.
+        hidden: calls of the model that the harness saw nothing of, for recalls; no turns.
+        recalls: outputs shown again to the model that asked for them.
+        repeated: those of them that had been shown before: policies cut too much.
         prompt, reused_exact, reused_spliced, recomputed, prefilled: tokens, as in `Receipt`.
         policy_ms: time spent in policies.
     """
@@ -31,6 +43,10 @@ class Stats:
     failed: int = 0
     edits: int = 0
     skipped: int = 0
+    held: int = 0
+    hidden: int = 0
+    recalls: int = 0
+    repeated: int = 0
     prompt: int = 0
     reused_exact: int = 0
     reused_spliced: int = 0
@@ -49,6 +65,18 @@ class Stats:
         return (self.reused_exact + self.reused_spliced) / self.prompt if self.prompt else 0.0
 
 
+class Told(NamedTuple):
+    """What an engine told of a turn's edits.
+
+    Attributes:
+        each: of each edit in turn; None where the engine merged edits or left some out.
+        others: what is of no edit in particular, changes that nobody declared among them.
+    """
+
+    each: tuple[EditReceipt | None, ...]
+    others: tuple[EditReceipt, ...]
+
+
 _FIGURES = tuple(
     f.name for f in fields(Stats) if f.name in Receipt.model_fields and f.name != "edits"
 )
@@ -57,12 +85,29 @@ _FIGURES = tuple(
 def total(receipts: Iterable[Receipt], **counts: float) -> Stats:
     """The totals of `receipts`; `counts` fills in the other fields of `Stats`."""
     sums = dict.fromkeys(_FIGURES, 0)
-    turns = 0
+    turns = -int(counts.get("hidden", 0))
     for receipt in receipts:
         turns += 1
         for name in _FIGURES:
             sums[name] += getattr(receipt, name)
     return Stats(turns=turns, **sums, **counts)  # type: ignore[arg-type]
+
+
+def received(adapter: Adapter, result: Any, session: str) -> Receipt | None:
+    """The engine's receipt in a response; one that cannot be read must not cost the reply."""
+    body = response.as_dict(result)
+    if body is None:
+        return None
+    try:
+        found = adapter.receipt(body)
+    except (AdapterError, ValidationError) as error:
+        logger.warning("session %s: the receipt cannot be read: %s", session, error)
+        found = None
+    usage = response.usage(body)
+    if usage is None or (found is not None and found.completion):
+        return found
+    counted = Receipt.from_usage(usage)
+    return found.model_copy(update={"completion": counted.completion}) if found else counted
 
 
 def completed(found: Receipt | None, commit: Commit, accepted: Sequence[Accepted]) -> Receipt:
@@ -91,8 +136,7 @@ def _matched(told: Sequence[EditReceipt], accepted: Sequence[Accepted]) -> tuple
     Engines merge edits, leave out those that changed nothing cached, and tell of changes that
     nobody declared; those name no policy.
     """
-    declared = [receipt for receipt in told if receipt.policy]
-    one_by_one = [r.policy for r in declared] == [a.edit.policy for a in accepted]
+    one_by_one = _is_one_by_one([a.edit.policy for a in accepted], told)
     ours = iter(accepted)
     result = []
     for receipt in told:
@@ -104,6 +148,18 @@ def _matched(told: Sequence[EditReceipt], accepted: Sequence[Accepted]) -> tuple
                 receipt = _told(receipt, alike[0])
         result.append(receipt)
     return tuple(result)
+
+
+def told_of_each(policies: Sequence[str], told: Sequence[EditReceipt]) -> Told:
+    """A turn's edit receipts, sorted by the edits they are of: those of `policies`, in order."""
+    if not _is_one_by_one(policies, told):
+        return Told((None,) * len(policies), tuple(told))
+    others = tuple(receipt for receipt in told if not receipt.policy)
+    return Told(tuple(receipt for receipt in told if receipt.policy), others)
+
+
+def _is_one_by_one(policies: Sequence[str], told: Sequence[EditReceipt]) -> bool:
+    return [receipt.policy for receipt in told if receipt.policy] == list(policies)
 
 
 def _untold(found: Receipt, accepted: Sequence[Accepted]) -> tuple[EditReceipt, ...]:

@@ -7,6 +7,8 @@ disk and is not must say so.
 from __future__ import annotations
 
 import logging
+import os
+import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
@@ -19,9 +21,12 @@ if TYPE_CHECKING:
     from leyline_agent.state import Gone
     from leyline_agent.turn import Prepared
 
-__all__ = ["Observer", "Observers"]
+__all__ = ["Observer", "Observers", "observe", "stop"]
 
 logger = logging.getLogger("leyline.session")
+
+_everywhere: tuple[Observer, ...] = ()
+_lock = threading.Lock()
 
 
 class Observer(Protocol):
@@ -50,8 +55,34 @@ class Observer(Protocol):
         ...
 
 
+def observe(observer: Observer) -> None:
+    """Tell an observer of the turns of every session in this process."""
+    global _everywhere
+    with _lock:
+        _everywhere = (*_everywhere, observer)
+
+
+def stop(observer: Observer) -> None:
+    """Tell it of no turn any more; nothing where it was not told."""
+    global _everywhere
+    with _lock:
+        _everywhere = tuple(known for known in _everywhere if known is not observer)
+
+
+def _heed_environment() -> None:
+    """What the environment asks for; looked at whenever a session is made, imported when set.
+
+    Raises:
+        LeylineError: it asks for what is not installed, or not known.
+    """
+    if named := os.environ.get("LEYLINE_TELEMETRY"):
+        from leyline_agent.telemetry import enable_as_named
+
+        enable_as_named(named)
+
+
 class Observers:
-    """Tells all observers; the journal first.
+    """Tells a session's observers, and those of the whole process; the journal last of a commit.
 
     Args:
         others: whose errors are logged, and the first warned of.
@@ -62,6 +93,7 @@ class Observers:
         self.journal = journal
         self._others = tuple(others)
         self._has_warned = False
+        _heed_environment()
 
     def begun(self, prepared: Prepared) -> None:
         """A call is about to be made."""
@@ -82,7 +114,7 @@ class Observers:
             self.journal.failed(prepared, error)
 
     def _tell(self, event: Callable[[Observer], None]) -> None:
-        for observer in self._others:
+        for observer in (*self._others, *_everywhere):
             try:
                 event(observer)
             except Exception as error:  # A user's code; the turn goes on.
