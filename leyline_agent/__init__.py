@@ -38,6 +38,7 @@ from leyline_agent.errors import (
 )
 from leyline_agent.message import Message
 from leyline_agent.policy import Pipeline, Policy, policy, transform
+from leyline_agent.question import Ask
 from leyline_agent.receipt import EditReceipt, Reason, Receipt
 from leyline_agent.session import Session
 from leyline_agent.trajectory import ToolCall, ToolResult, Trajectory
@@ -49,6 +50,7 @@ from leyline_agent.wrapping.scope import current_session
 __all__ = [
     "Adapter",
     "AdapterError",
+    "Ask",
     "BrokenToolPair",
     "CallingAdapter",
     "Capabilities",

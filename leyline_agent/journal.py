@@ -187,6 +187,8 @@ def _edit(accepted: Accepted) -> dict[str, Any]:
 
 
 def _redacted(event: Event, places: Collection[tuple[int, str]], stubs: Collection[str]) -> Event:
+    if event["event"] == "answer":
+        return {**event, "text": None}  # Questions are not searched for what they quote.
     if event["event"] != "commit":
         return event
     told = [*event["messages"], *([event["reply"]] if event["reply"] else [])]

@@ -106,7 +106,19 @@ class Failed(_Line):
     error: str = Field(description="The exception's name, or the caller's word for it.")
 
 
-Event = Annotated[Opened | Resumed | Begun | Committed | Failed, Field(discriminator="event")]
+class AnswerCame(_Line):
+    """A model was asked what a policy wants to know."""
+
+    event: Literal["answer"]
+    policy: str
+    key: str = Field(description="The question's name: a digest of what was asked.")
+    tokens: int = Field(ge=0, description="Read and written, estimated where nobody counted.")
+    text: str | None = Field(description="Null where there was no answer, or after a redaction.")
+
+
+Event = Annotated[
+    Opened | Resumed | Begun | AnswerCame | Committed | Failed, Field(discriminator="event")
+]
 """Any line of a journal."""
 
 _ANY: TypeAdapter[Event] = TypeAdapter(Event)

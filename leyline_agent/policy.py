@@ -16,6 +16,7 @@ import inspect
 import re
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, TypeAlias, Union, overload
 
 from pydantic import (
@@ -33,6 +34,7 @@ from leyline_agent.edit import Edit, Protected, as_protected
 from leyline_agent.errors import PolicyError
 from leyline_agent.finding import available, find, split_name
 from leyline_agent.message import Message, copy
+from leyline_agent.question import Ask
 from leyline_agent.trajectory import Trajectory
 
 __all__ = [
@@ -48,7 +50,7 @@ __all__ = [
     "transform",
 ]
 
-EditsOf: TypeAlias = Callable[[Trajectory], Iterable[Edit]]
+EditsOf: TypeAlias = Callable[[Trajectory], Iterable[Edit | Ask]]
 MessagesOf: TypeAlias = Callable[[list[Message], int], Sequence[Message]]
 PolicyLike: TypeAlias = Union["Policy", "type[Policy]", str, EditsOf, "Sequence[PolicyLike]"]
 """What `as_policy` takes: a policy, its class or text, a function, or a list of these."""
@@ -115,8 +117,11 @@ class Policy(BaseModel):
             raise PolicyError(options.explain(name, cls.model_fields, error)) from error
 
     @abstractmethod
-    def edits(self, trajectory: Trajectory) -> Iterable[Edit]:
-        """The edits this policy wants on the current view, in any order, not overlapping."""
+    def edits(self, trajectory: Trajectory) -> Iterable[Edit | Ask]:
+        """The edits this policy wants on the current view, in any order, not overlapping.
+
+        And what it wants a model to be asked first; see `Ask`.
+        """
 
     @property
     def name(self) -> str:
@@ -147,17 +152,23 @@ class Policy(BaseModel):
         """The edits with this policy's name, mode and permissions filled in.
 
         Raises:
-            PolicyError: `edits` gave something else than edits.
+            PolicyError: `edits` gave something else than edits and questions.
         """
-        edits = self.edits(trajectory)
-        if not isinstance(edits, Iterable):
+        return [want for want in self.wants(trajectory) if isinstance(want, Edit)]
+
+    def wants(self, trajectory: Trajectory) -> list[Edit | Ask]:
+        """The edits and the questions, with this policy's name filled in. As `propose`."""
+        wanted = self.edits(trajectory)
+        if not isinstance(wanted, Iterable):
             raise PolicyError(
-                f"policy {self.name} gave {edits!r}; it must yield Edit objects, or return a list "
+                f"policy {self.name} gave {wanted!r}; it must yield Edit objects, or return a list "
                 "of them (an empty one to edit nothing)"
             )
-        return [self._signed(edit) for edit in edits]
+        return [self._signed(want) for want in wanted]
 
-    def _signed(self, edit: Edit) -> Edit:
+    def _signed(self, edit: Edit | Ask) -> Edit | Ask:
+        if isinstance(edit, Ask):
+            return replace(edit, policy=edit.policy or self.name)
         if not isinstance(edit, Edit):
             raise PolicyError(f"policy {self.name} yielded {edit!r}; it must yield Edit objects")
         return Edit(
@@ -186,21 +197,30 @@ class Pipeline(Policy):
         """The parts' names joined by '+'."""
         return "+".join(part.name for part in self.policies) or "pipeline"
 
-    def propose(self, trajectory: Trajectory) -> list[Edit]:
-        """The parts' edits, without those that overlap an earlier part's."""
-        taken: list[Edit] = []
-        for part in self.policies:
-            for edit in part.propose(trajectory):
-                if not any(map(edit.overlaps, taken)):
-                    taken.append(edit)
-        return taken
+    def wants(self, trajectory: Trajectory) -> list[Edit | Ask]:
+        """The parts' edits, without those that overlap an earlier part's, and their questions."""
+        return arranged([part.wants(trajectory) for part in self.policies])
 
-    def edits(self, trajectory: Trajectory) -> Iterable[Edit]:
-        """The same as `propose`."""
-        return self.propose(trajectory)
+    def edits(self, trajectory: Trajectory) -> Iterable[Edit | Ask]:
+        """The same as `wants`."""
+        return self.wants(trajectory)
 
     def __str__(self) -> str:
         return "+".join(map(str, self.policies)) or self.name
+
+
+def arranged(parts: Sequence[Sequence[Edit | Ask]], first: Sequence[Edit] = ()) -> list[Edit | Ask]:
+    """What several policies want, without edits that overlap one taken before.
+
+    Redactions are taken before everything else, `first` included: a secret waits for no other edit.
+    """
+    every = [first, *parts]
+    taken = [edit for part in every for edit in part if isinstance(edit, Edit) and edit.redact]
+    taken += [edit for edit in first if not edit.redact]
+    for part in parts:
+        others = [edit for edit in part if isinstance(edit, Edit) and not edit.redact]
+        taken += [edit for edit in others if not any(map(edit.overlaps, taken))]
+    return [*taken, *(ask for part in parts for ask in part if isinstance(ask, Ask))]
 
 
 class _OfFunction(Policy):
@@ -228,7 +248,7 @@ class FunctionPolicy(_OfFunction):
         form = f"def {self.name}(trajectory), or put f(messages, turn) under @transform"
         _check_takes(self.function, self.name, form, 1)
 
-    def edits(self, trajectory: Trajectory) -> Iterable[Edit]:
+    def edits(self, trajectory: Trajectory) -> Iterable[Edit | Ask]:
         """What the function yields."""
         return self.function(trajectory)
 

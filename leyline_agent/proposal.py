@@ -20,7 +20,8 @@ from leyline_agent.directive import Mode, strongest
 from leyline_agent.edit import Edit, sift
 from leyline_agent.errors import EditError, LeylineError, PolicyLoop, UnsupportedMode
 from leyline_agent.oddity import Oddity, oddities
-from leyline_agent.policy import Pipeline, Policy
+from leyline_agent.policy import Pipeline, Policy, arranged
+from leyline_agent.question import Ask
 from leyline_agent.receipt import Reason
 from leyline_agent.trajectory import Trajectory
 from leyline_agent.view import Record, View, record
@@ -93,12 +94,14 @@ class Proposal:
         skipped: what was not taken.
         warnings: what the user is to be warned of: the first fault of each policy.
         seconds: the time the policies took.
+        asks: what the policies want a model to be asked.
     """
 
     accepted: tuple[Accepted, ...] = ()
     skipped: tuple[Skipped, ...] = ()
     warnings: tuple[str, ...] = ()
     seconds: float = 0.0
+    asks: tuple[Ask, ...] = ()
 
 
 def mode_for(asked: Mode, floor: Mode | None, capabilities: Capabilities) -> tuple[Mode, Reason]:
@@ -144,7 +147,12 @@ class Proposer:
         self._warned: set[str] = set()
 
     def propose(
-        self, view: View, trajectory: Trajectory, declared: Sequence[Edit], kept: int = 0
+        self,
+        view: View,
+        trajectory: Trajectory,
+        declared: Sequence[Edit],
+        kept: int = 0,
+        notes: Sequence[Skipped] = (),
     ) -> Proposal:
         """The edits taken on `view` this turn.
 
@@ -153,15 +161,15 @@ class Proposer:
             trajectory: the same, as policies see it.
             declared: the harness's own edits, served first.
             kept: how many messages of the history earlier turns have had.
+            notes: what became of earlier questions of the policies.
         """
         for odd in oddities(trajectory.original, kept):
             self._tell(("", odd.kind), odd)
         started = time.perf_counter()
-        faults: list[Skipped] = []
-        batch = list(declared)
-        for part in self.parts:
-            edits = self._run(part, trajectory, faults)
-            batch += [edit for edit in edits if not any(map(edit.overlaps, batch))]
+        faults = list(notes)
+        wanted = arranged([self._run(part, trajectory, faults) for part in self.parts], declared)
+        batch = [want for want in wanted if isinstance(want, Edit)]
+        asks = tuple(want for want in wanted if isinstance(want, Ask))
         accepted, refused = self._sift(batch, view, trajectory)
         asked_for: list[Skipped] = []
         for edit, error in refused:
@@ -171,12 +179,14 @@ class Proposer:
             self._tell((note.policy, note.kind), note)
         warnings = tuple(str(note) for note in faults if self._is_first(note))
         skipped = (*faults, *asked_for)
-        return Proposal(accepted, skipped, warnings, time.perf_counter() - started)
+        if any(edit.redact for edit in batch):
+            asks = ()  # They may quote what is to go; a turn later they do not.
+        return Proposal(accepted, skipped, warnings, time.perf_counter() - started, asks)
 
-    def _run(self, part: Policy, trajectory: Trajectory, faults: list[Skipped]) -> list[Edit]:
+    def _run(self, part: Policy, trajectory: Trajectory, faults: list[Skipped]) -> list[Edit | Ask]:
         started = time.perf_counter()
         try:
-            return part.propose(trajectory)
+            return part.wants(trajectory)
         except Exception as error:  # A policy is a user's code; whatever it raises costs one turn.
             logger.debug("policy %s raised", part.name, exc_info=True)
             told = f"{error} ({_place(error)})"

@@ -79,6 +79,10 @@ class _Rebuilding:
             self._digests[version] = key
             self.state.last_version = max(self.state.last_version, version)
             self.state.release(*key, version)
+        elif event["event"] == "answer":
+            self.state.spend(str(event["policy"]), int(event["tokens"]))
+            if event["text"] is not None:
+                self.state.answer(str(event["key"]), str(event["text"]))
         elif event["event"] == "commit":
             self._commit(event)
 

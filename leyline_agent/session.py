@@ -23,6 +23,7 @@ from pydantic import ValidationError
 from leyline_agent import accounting, branch, response
 from leyline_agent.accounting import Stats
 from leyline_agent.adapter import Adapter, CallingAdapter, Commit, Request, as_adapter
+from leyline_agent.asking import Asking
 from leyline_agent.branch import CommittedEdit, Draft
 from leyline_agent.edit import Edit
 from leyline_agent.errors import AdapterError, InvalidSpan, StaleSession, TrajectoryError
@@ -109,6 +110,7 @@ class Session:
         capabilities, deadline = self.adapter.capabilities, settings.policy_deadline
         self._proposer = Proposer(policy, state.mode_floor, capabilities, deadline)
         self._observers = Observers(settings.observers, journal)
+        self._asking = Asking(settings.fulfil, state, journal)
         self._state = state
         self._pinned = settings.pinned
         self._pins: set[tuple[int, str]] = set()
@@ -197,9 +199,11 @@ class Session:
         asked: Mapping[str, Any] | None = None,
     ) -> Prepared:
         draft = branch.draft(self._state.beginning, self._state.heads, incoming, self._record)
+        notes = self._asking.collect()
         trajectory = self._trajectory(draft, tools)
         declared, self._declared = self._declared, []
-        proposal = self._proposer.propose(draft.view, trajectory, declared, draft.kept)
+        proposal = self._proposer.propose(draft.view, trajectory, declared, draft.kept, notes)
+        self._asking.ask(proposal.asks)
         self._skipped.extend(proposal.skipped)
         self._counts["skipped"] += len(proposal.skipped)
         self._counts["policy_ms"] += proposal.seconds * 1e3
@@ -228,6 +232,7 @@ class Session:
             tools=tuple(tools),
             pinned=self._pinned_in(draft.history),
             chars_per_token=self._chars_per_token,
+            answers=self._state.answers,
         )
         if not draft.view.edited:
             return whole
@@ -237,6 +242,7 @@ class Session:
             tools=whole.tools,
             pinned=frozenset(v for v, h in places if h in whole.pinned),
             chars_per_token=self._chars_per_token,
+            answers=self._state.answers,
         )
 
     def _finish(self, prepared: Prepared, result: Any) -> Receipt:

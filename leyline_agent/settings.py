@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypedDict
 from leyline_agent.directive import Mode, as_mode
 from leyline_agent.message import Message
 from leyline_agent.options import hint
+from leyline_agent.question import AtOnce, Fulfil
 from leyline_agent.trajectory import Observations
 
 if TYPE_CHECKING:
@@ -26,11 +27,13 @@ class ResumeOptions(TypedDict, total=False):
         pinned: says of a message whether no edit may touch it; asked once a message.
         policy_deadline: seconds a policy may take before it is logged with its time; 0.1.
         observers: told of every turn; what they raise never costs one.
+        fulfil: asks a model what policies want to know; litellm, in a thread, where left out.
     """
 
     pinned: Pinned | None
     policy_deadline: float
     observers: Sequence[Observer]
+    fulfil: Fulfil | AtOnce | None
 
 
 class SessionOptions(ResumeOptions, total=False):
@@ -54,6 +57,7 @@ class Settings:
     pinned: Pinned | None = None
     policy_deadline: float = 0.1
     observers: Sequence[Observer] = ()
+    fulfil: Fulfil | AtOnce | None = None
 
     def __post_init__(self) -> None:
         if self.mode_floor is not None:

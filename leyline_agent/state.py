@@ -20,6 +20,8 @@ MAX_HEADS = 32
 
 MAX_UNANSWERED = 64
 
+MAX_ANSWERS = 64
+
 
 @dataclass(frozen=True)
 class Gone:
@@ -48,6 +50,8 @@ class State:
             a call is a retry and keeps its number.
         receipts: oldest first.
         redacted: history index and digest of every message that is gone.
+        answers: question's key -> what a model said, the last ones; none from before a redaction.
+        spent: policy -> tokens that its questions have cost.
     """
 
     id: str
@@ -58,6 +62,8 @@ class State:
     unanswered: dict[tuple[int, str], int] = field(default_factory=dict)
     receipts: list[Receipt] = field(default_factory=list)
     redacted: set[tuple[int, str]] = field(default_factory=set)
+    answers: dict[str, str] = field(default_factory=dict)
+    spent: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.beginning = branch.root(self.observations)
@@ -81,6 +87,15 @@ class State:
         while len(self.unanswered) > MAX_UNANSWERED:
             del self.unanswered[next(iter(self.unanswered))]
 
+    def answer(self, key: str, text: str) -> None:
+        """Keep an answer. A turn's trajectory goes on holding those that it began with."""
+        kept = list({**self.answers, key: text}.items())
+        self.answers = dict(kept[-MAX_ANSWERS:])
+
+    def spend(self, policy: str, tokens: int) -> None:
+        """A policy's question has cost so much."""
+        self.spent[policy] = self.spent.get(policy, 0) + tokens
+
     def commit(
         self, draft: Draft, version: int, accepted: Sequence[Accepted], reply: Record | None
     ) -> tuple[Snapshot, Gone]:
@@ -94,6 +109,8 @@ class State:
         self.heads = [made, *left][:MAX_HEADS]
         gone = _gone(draft, accepted)
         self.redacted |= gone.places
+        if gone.places:
+            self.answers = {}  # They may quote it.
         if self.redacted:
             self.heads = [branch.redacted(head, self.redacted) for head in self.heads]
         return self.heads[0], gone

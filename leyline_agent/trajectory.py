@@ -112,6 +112,7 @@ class Trajectory:
             puts each in the user message behind the assistant's.
         pinned: indices of `messages` no edit may touch.
         chars_per_token: the estimate behind `tokens`, calibrated by the engine's usage.
+        answers: what models said to the policies' questions, by the question's key (`Ask`).
     """
 
     messages: Sequence[Message]
@@ -121,6 +122,7 @@ class Trajectory:
     observations: Observations = "tool"
     pinned: frozenset[int] = frozenset()
     chars_per_token: float = DEFAULT_CHARS_PER_TOKEN
+    answers: Mapping[str, str] = field(default_factory=dict, repr=False)
     _parsed: InitVar[Sequence[_Record]] = ()
     _records: tuple[_Record, ...] = field(init=False, repr=False)
 
@@ -204,6 +206,7 @@ class Trajectory:
         tools: Sequence[Mapping[str, Any]] = (),
         pinned: frozenset[int] = frozenset(),
         chars_per_token: float = DEFAULT_CHARS_PER_TOKEN,
+        answers: Mapping[str, str] | None = None,
     ) -> Trajectory:
         """The same view in another setting; nothing is parsed again.
 
@@ -216,6 +219,7 @@ class Trajectory:
             observations=self.observations,
             pinned=pinned,
             chars_per_token=chars_per_token,
+            answers=answers or {},
             _parsed=self._records,
         )
 
@@ -233,6 +237,7 @@ class Trajectory:
             observations=self.observations,
             pinned=pinned,
             chars_per_token=self.chars_per_token,
+            answers=self.answers,
             _parsed=parsed,
         )
 

@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationInfo, fie
 
 from leyline_agent.edit import Edit
 from leyline_agent.policy import Policy, as_policy
+from leyline_agent.question import Ask
 from leyline_agent.trajectory import Trajectory
 from leyline_policies.wrapper import Wrapper
 
@@ -59,15 +60,16 @@ class Budget(Wrapper):
             raise ValueError(f"target {target} must be less than trigger, which is {trigger}")
         return target
 
-    def edits(self, trajectory: Trajectory) -> Iterable[Edit]:
+    def edits(self, trajectory: Trajectory) -> Iterable[Edit | Ask]:
         """The cheapest batch above the trigger; below it only what is no saving."""
-        savings, others = [], []
-        for edit in self.inner(trajectory):
-            tokens = _removed(trajectory, edit)
-            if edit.redact or tokens <= 0:
-                others.append(edit)
+        savings: list[_Saving] = []
+        others: list[Edit | Ask] = []
+        for want in self.inner(trajectory):
+            tokens = _removed(trajectory, want) if isinstance(want, Edit) else 0
+            if isinstance(want, Ask) or want.redact or tokens <= 0:
+                others.append(want)
             else:
-                savings.append(_Saving(edit, tokens))
+                savings.append(_Saving(want, tokens))
         size = trajectory.tokens()
         batch = _cheapest(savings, size - self.target) if size >= self.trigger else []
         worth_it = sum(saving.tokens for saving in batch) >= self.clear_at_least

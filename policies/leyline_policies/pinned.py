@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from leyline_agent import message as message_module
 from leyline_agent.edit import Edit
+from leyline_agent.question import Ask
 from leyline_agent.signals import failures
 from leyline_agent.trajectory import Trajectory
 from leyline_policies.wrapper import Wrapper
@@ -35,7 +36,7 @@ class Pinned(Wrapper):
     errors: bool = False
     tools: tuple[str, ...] = ()
 
-    def edits(self, trajectory: Trajectory) -> Iterable[Edit]:
+    def edits(self, trajectory: Trajectory) -> Iterable[Edit | Ask]:
         """The other policy's edits that leave the pinned messages alone."""
         pins = trajectory.pinned | self._pins(trajectory)
         history = trajectory.original
@@ -44,10 +45,11 @@ class Pinned(Wrapper):
             tools=trajectory.tools,
             pinned=pins,
             chars_per_token=trajectory.chars_per_token,
+            answers=trajectory.answers,
         )
-        for edit in self.inner(pinned):
-            if edit.redact or pins.isdisjoint(range(edit.start, edit.end)):
-                yield edit
+        for want in self.inner(pinned):
+            if isinstance(want, Ask) or want.redact or pins.isdisjoint(range(want.start, want.end)):
+                yield want
 
     def _pins(self, trajectory: Trajectory) -> set[int]:
         results = {result.index: result for result in trajectory.tool_results}

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from pydantic import field_validator
 
 from leyline_agent.edit import Edit
+from leyline_agent.question import Ask
 from leyline_agent.trajectory import Trajectory
 from leyline_policies.wrapper import Wrapper
 
@@ -54,7 +55,7 @@ class When(Wrapper):
             raise ValueError(f"{value!r} is no condition; write tokens>=50000, or {known} so")
         return value
 
-    def edits(self, trajectory: Trajectory) -> Iterable[Edit]:
+    def edits(self, trajectory: Trajectory) -> Iterable[Edit | Ask]:
         """The other policy's edits, or none."""
         return self.inner(trajectory) if self._holds(trajectory) else ()
 

@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, SerializeAsAny
 from leyline_agent.directive import Mode, strongest
 from leyline_agent.edit import Edit
 from leyline_agent.policy import Policy, as_policy
+from leyline_agent.question import Ask
 from leyline_agent.trajectory import Trajectory
 
 __all__ = ["Wrapper"]
@@ -28,9 +29,11 @@ class Wrapper(Policy):
     policy: Annotated[SerializeAsAny[Policy], BeforeValidator(as_policy)]
     mode: Mode = Mode.AMORTIZE
 
-    def inner(self, trajectory: Trajectory) -> list[Edit]:
-        """The other policy's edits, none in a weaker mode than this policy's."""
+    def inner(self, trajectory: Trajectory) -> list[Edit | Ask]:
+        """What the other policy wants, no edit in a weaker mode than this policy's."""
         return [
-            replace(edit, mode=strongest(edit.mode or self.mode, self.mode))
-            for edit in self.policy.propose(trajectory)
+            replace(want, mode=strongest(want.mode or self.mode, self.mode))
+            if isinstance(want, Edit)
+            else want
+            for want in self.policy.wants(trajectory)
         ]

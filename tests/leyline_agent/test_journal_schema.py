@@ -8,8 +8,9 @@ import jsonschema
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from leyline_agent import Edit, Mode, Policy, Session, journal_schema
+from leyline_agent import Ask, Edit, Mode, Policy, Session, journal_schema
 from leyline_agent.journal import SCHEMA
+from leyline_agent.question import at_once
 from leyline_agent.testing import DeterministicModel, MockAdapter, tool_call
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -18,15 +19,17 @@ EVENTS = {
     "open": journal_schema.Opened,
     "resume": journal_schema.Resumed,
     "begin": journal_schema.Begun,
+    "answer": journal_schema.AnswerCame,
     "commit": journal_schema.Committed,
     "fail": journal_schema.Failed,
 }
 
 
 class Stub(Policy):
-    """Stub every result but the last; from the fourth on, fail."""
+    """Ask something; stub every result but the last; from the fourth on, fail."""
 
     def edits(self, trajectory):
+        yield Ask("key", (TASK,))
         if len(trajectory.tool_results) > 3:
             raise RuntimeError("no more")
         for found in trajectory.tool_results[:-1]:
@@ -56,12 +59,13 @@ def turn(session, messages):
 def path(tmp_path):
     """The journal of a session to which everything happened that is written."""
     path = tmp_path / "one.jsonl"
-    session = Session(Stub(), adapter(), journal=path, mode_floor="repair")
+    answering = at_once(lambda ask: "42")
+    session = Session(Stub(), adapter(), journal=path, mode_floor="repair", fulfil=answering)
     messages = [TASK]
     for _ in range(3):
         messages = turn(session, messages)
     session.begin(messages).fail(TimeoutError("slow"))
-    session = Session.resume(path, Stub(), session.adapter)
+    session = Session.resume(path, Stub(), session.adapter, fulfil=answering)
     session.edit(Edit(2, 3, ({**messages[2], "content": "gone"},), redact=True))
     session.edit_ahead()
     with pytest.warns(match="RuntimeError"):

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from leyline_agent import Ask, LeylineWarning, Session
 from leyline_agent import edit as edit_module
 from leyline_agent.directive import Mode
 from leyline_agent.edit import Edit, Protected
@@ -183,6 +184,41 @@ def test_overlapping_edits_wait(trajectory: Trajectory) -> None:
     made = Pipeline(policies=(pair, Stubs(), insertion, insertion, Stubs(places=(5,))))
     assert [(e.start, e.end) for e in made.propose(trajectory)] == [(2, 4), (4, 4), (5, 6)]
     edit_module.check(made.propose(trajectory), HISTORY)
+
+
+def test_redactions_are_taken_before_what_earlier_parts_want(trajectory: Trajectory) -> None:
+    @policy
+    def redact(trajectory: Trajectory) -> Iterator[Edit]:
+        yield Edit(3, 4, (tool("a", "gone"),), redact=True)
+
+    taken = Pipeline(policies=(Stubs(places=(3, 5)), redact)).propose(trajectory)
+    assert [(edit.start, edit.policy) for edit in taken] == [(3, "redact"), (5, "stubs")]
+    turn = Session(Pipeline(policies=(Stubs(places=(3, 5)), redact))).begin(HISTORY)
+    assert [(edit.start, edit.policy) for edit in turn.edits] == [(3, "redact"), (5, "stubs")]
+
+
+def test_redactions_are_taken_before_what_the_harness_declares() -> None:
+    @policy
+    def redact(trajectory: Trajectory) -> Iterator[Edit]:
+        yield Edit(3, 4, (tool("a", "gone"),), redact=True)
+
+    session = Session(redact)
+    session.edit(stub(3))
+    with pytest.warns(LeylineWarning, match="harness: .*OverlappingSpans"):
+        turn = session.begin(HISTORY)
+    assert [edit.policy for edit in turn.edits] == ["redact"]
+
+
+def test_questions_are_signed_and_no_edits(trajectory: Trajectory) -> None:
+    @policy
+    def curious(trajectory: Trajectory) -> Iterator[Edit | Ask]:
+        yield Ask("key", ({"role": "user", "content": "Why?"},))
+        yield stub(3)
+
+    both = Pipeline(policies=(curious, Stubs(places=(3, 5))))
+    assert [edit.start for edit in both.propose(trajectory)] == [3, 5]
+    (ask,) = (want for want in both.wants(trajectory) if isinstance(want, Ask))
+    assert (ask.policy, ask.key) == ("curious", "key")
 
 
 def test_pipelines_nest_and_keep_each_part_s_mode(trajectory: Trajectory) -> None:

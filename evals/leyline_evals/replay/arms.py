@@ -16,6 +16,7 @@ from enum import Enum
 from leyline_agent.directive import Mode
 from leyline_agent.edit import Edit
 from leyline_agent.policy import Pipeline, Policy
+from leyline_agent.question import Ask
 from leyline_agent.trajectory import Trajectory
 from leyline_evals.replay.errors import ReplayError
 
@@ -75,13 +76,16 @@ class InMode(Policy):
         """The inner policy's name."""
         return self.inner.name
 
-    def propose(self, trajectory: Trajectory) -> list[Edit]:
-        """The inner policy's edits in this mode."""
-        return [replace(edit, mode=self.mode) for edit in self.inner.propose(trajectory)]
+    def wants(self, trajectory: Trajectory) -> list[Edit | Ask]:
+        """What the inner policy wants, its edits in this mode."""
+        return [
+            replace(want, mode=self.mode) if isinstance(want, Edit) else want
+            for want in self.inner.wants(trajectory)
+        ]
 
-    def edits(self, trajectory: Trajectory) -> Iterable[Edit]:
-        """The same as `propose`."""
-        return self.propose(trajectory)
+    def edits(self, trajectory: Trajectory) -> Iterable[Edit | Ask]:
+        """The same as `wants`."""
+        return self.wants(trajectory)
 
 
 def policy_of(arm: Arm, policy: Policy) -> Policy | None:
