@@ -199,12 +199,12 @@ class NativeTurn(Generic[N]):
         with self._failing():
             while True:
                 answer: Completion | None = None
-                if caller := self._around.caller:
+                if caller := self.caller:
                     answer = caller.complete(self._request)
                     response = made(answer)
                 else:
                     response = send(self)
-                    answer = self._told(told, response)
+                    answer = self.read(told, response)
                 if not self.advance(answer):
                     break
         self.answered(answer)
@@ -220,12 +220,12 @@ class NativeTurn(Generic[N]):
         with self._failing():
             while True:
                 answer: Completion | None = None
-                if caller := self._around.caller:
+                if caller := self.caller:
                     answer = await caller.acomplete(self._request)
                     response = made(answer)
                 else:
                     response = await send(self)
-                    answer = self._told(told, response)
+                    answer = self.read(told, response)
                 if not self.advance(answer):
                     break
         self.answered(answer)
@@ -235,10 +235,16 @@ class NativeTurn(Generic[N]):
     def _request(self) -> dict[str, Any]:
         return self.leyline.request if self.leyline else self._given
 
-    def _told(self, told: Callable[[R], Completion], response: R) -> Completion | None:
+    @property
+    def caller(self) -> CallingAdapter | None:
+        """The adapter, where it makes the calls itself."""
+        return self._around.caller
+
+    def read(self, told: Callable[[R], Completion], response: R) -> Completion | None:
+        """A response as a chat completion; None where it cannot be read, which costs no reply."""
         try:
             return told(response)
-        except Exception:  # A response that cannot be read must not cost the framework it.
+        except Exception:
             logger.exception("a %s cannot be read as a reply", type(response).__name__)
             return None
 
