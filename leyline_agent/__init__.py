@@ -41,6 +41,9 @@ from leyline_agent.policy import Pipeline, Policy, policy, transform
 from leyline_agent.question import Ask
 from leyline_agent.receipt import EditReceipt, Reason, Receipt
 from leyline_agent.session import Session
+from leyline_agent.timing.costs import Prices
+from leyline_agent.timing.moment import Moment
+from leyline_agent.timing.timing import Timing
 from leyline_agent.trajectory import ToolCall, ToolResult, Trajectory
 from leyline_agent.turn import Turn
 from leyline_agent.warning import LeylineWarning
@@ -68,6 +71,7 @@ __all__ = [
     "Message",
     "Mode",
     "ModelUnavailable",
+    "Moment",
     "OutOfSlots",
     "OverlappingSpans",
     "PinnedMessage",
@@ -75,10 +79,12 @@ __all__ = [
     "Policy",
     "PolicyError",
     "PolicyLoop",
+    "Prices",
     "Reason",
     "Receipt",
     "Session",
     "StaleSession",
+    "Timing",
     "ToolCall",
     "ToolResult",
     "Trajectory",

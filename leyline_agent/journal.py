@@ -93,6 +93,7 @@ class Journal:
             messages=[record.message for record in asked[draft.kept :]],
             edits=[_edit(accepted) for accepted in proposal.accepted],
             skipped=[skipped._asdict() for skipped in proposal.skipped],
+            moments=[moment.model_dump(mode="json") for moment in proposal.moments],
             reply=replied[0].message if replied else None,
             receipt=receipt.model_dump(mode="json", exclude_defaults=True),
         )

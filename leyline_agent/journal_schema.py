@@ -17,6 +17,7 @@ from leyline_agent.directive import Mode
 from leyline_agent.journal import SCHEMA
 from leyline_agent.message import Message
 from leyline_agent.receipt import Receipt
+from leyline_agent.timing.moment import Moment
 from leyline_agent.trajectory import Observations
 
 __all__ = ["Event", "schema", "validated"]
@@ -94,6 +95,7 @@ class Committed(_Line):
     messages: list[Message] = Field(description="What is new in the history, unedited.")
     edits: list[EditMade]
     skipped: list[NotTaken]
+    moments: list[Moment] = Field([], description="When edits are made, where there is timing.")
     reply: Message | None
     receipt: Receipt = Field(description="The engine's; fields at their defaults are left out.")
 

@@ -23,6 +23,7 @@ from leyline_agent.oddity import Oddity, oddities
 from leyline_agent.policy import Pipeline, Policy, arranged
 from leyline_agent.question import Ask
 from leyline_agent.receipt import Reason
+from leyline_agent.timing.moment import Moment
 from leyline_agent.trajectory import Trajectory
 from leyline_agent.view import Record, View, record
 
@@ -91,6 +92,8 @@ class Proposal:
 
     Attributes:
         accepted: the edits taken, by place.
+        held: edits left for a later moment; policies propose them again.
+        moments: what was decided of both; empty where there is no timing.
         skipped: what was not taken.
         warnings: what the user is to be warned of: the first fault of each policy.
         seconds: the time the policies took.
@@ -102,6 +105,8 @@ class Proposal:
     warnings: tuple[str, ...] = ()
     seconds: float = 0.0
     asks: tuple[Ask, ...] = ()
+    held: tuple[Accepted, ...] = ()
+    moments: tuple[Moment, ...] = ()
 
 
 def mode_for(asked: Mode, floor: Mode | None, capabilities: Capabilities) -> tuple[Mode, Reason]:

@@ -19,6 +19,7 @@ from leyline_agent.message import Message
 from leyline_agent.proposal import Accepted
 from leyline_agent.receipt import Reason, Receipt
 from leyline_agent.state import State
+from leyline_agent.timing.moment import Moment
 from leyline_agent.view import Cut, Record, View, restored
 
 __all__ = ["replay"]
@@ -96,7 +97,10 @@ class _Rebuilding:
         accepted = [self._accepted(edit) for edit in event["edits"]]
         made, _ = self.state.commit(draft, version, accepted, reply)
         self._versions[version] = made
-        self.state.receipts.append(Receipt.model_validate(event["receipt"]))
+        receipt = Receipt.model_validate(event["receipt"])
+        self.state.receipts.append(receipt)
+        moments = [Moment.model_validate(told) for told in event.get("moments", ())]
+        self.state.ledger.committed(moments, receipt, event["time"])
 
     def _accepted(self, told: dict[str, Any]) -> Accepted:
         records = tuple(map(self._record, told["replacement"]))

@@ -10,6 +10,7 @@ from leyline_agent.directive import Mode, as_mode
 from leyline_agent.message import Message
 from leyline_agent.options import hint
 from leyline_agent.question import AtOnce, Fulfil
+from leyline_agent.timing.timing import Timing, as_timing
 from leyline_agent.trajectory import Observations
 
 if TYPE_CHECKING:
@@ -27,12 +28,15 @@ class ResumeOptions(TypedDict, total=False):
         pinned: says of a message whether no edit may touch it; asked once a message.
         policy_deadline: seconds a policy may take before it is logged with its time; 0.1.
         observers: told of every turn; what they raise never costs one.
+        timing: when edits are made: "now" with the call they are proposed for, "auto" when it costs
+            least, or a `Timing`; "now".
         fulfil: asks a model what policies want to know; litellm, in a thread, where left out.
     """
 
     pinned: Pinned | None
     policy_deadline: float
     observers: Sequence[Observer]
+    timing: Timing | str | None
     fulfil: Fulfil | AtOnce | None
 
 
@@ -57,12 +61,14 @@ class Settings:
     pinned: Pinned | None = None
     policy_deadline: float = 0.1
     observers: Sequence[Observer] = ()
+    timing: Timing | str | None = None
     fulfil: Fulfil | AtOnce | None = None
 
     def __post_init__(self) -> None:
         if self.mode_floor is not None:
             object.__setattr__(self, "mode_floor", as_mode(self.mode_floor))
         object.__setattr__(self, "observers", tuple(self.observers))
+        object.__setattr__(self, "timing", as_timing(self.timing))
 
     @classmethod
     def of(cls, options: SessionOptions | ResumeOptions) -> Settings:

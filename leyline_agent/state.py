@@ -10,6 +10,7 @@ from leyline_agent.branch import Draft, Snapshot
 from leyline_agent.directive import Mode
 from leyline_agent.proposal import Accepted
 from leyline_agent.receipt import Receipt
+from leyline_agent.timing.ledger import Ledger
 from leyline_agent.trajectory import Observations
 from leyline_agent.view import Record
 
@@ -50,6 +51,7 @@ class State:
             a call is a retry and keeps its number.
         receipts: oldest first.
         redacted: history index and digest of every message that is gone.
+        ledger: what timing needs to know of the last call.
         answers: question's key -> what a model said, the last ones; none from before a redaction.
         spent: policy -> tokens that its questions have cost.
     """
@@ -62,6 +64,7 @@ class State:
     unanswered: dict[tuple[int, str], int] = field(default_factory=dict)
     receipts: list[Receipt] = field(default_factory=list)
     redacted: set[tuple[int, str]] = field(default_factory=set)
+    ledger: Ledger = field(default_factory=Ledger)
     answers: dict[str, str] = field(default_factory=dict)
     spent: dict[str, int] = field(default_factory=dict)
 

@@ -14,6 +14,7 @@ from leyline_agent.errors import LeylineError
 from leyline_agent.message import Message, copy
 from leyline_agent.proposal import Proposal, Skipped
 from leyline_agent.receipt import Receipt
+from leyline_agent.timing.moment import Moment
 from leyline_agent.trajectory import Trajectory
 
 if TYPE_CHECKING:
@@ -91,6 +92,16 @@ class Turn:
     def skipped(self) -> tuple[Skipped, ...]:
         """Policies and edits not taken this turn, and why."""
         return self._prepared.proposal.skipped
+
+    @property
+    def held(self) -> tuple[Edit, ...]:
+        """Edits left for a later moment, in the same indices; policies propose them again."""
+        return tuple(accepted.edit for accepted in self._prepared.proposal.held)
+
+    @property
+    def moments(self) -> tuple[Moment, ...]:
+        """When the edits taken and held are made, and why; empty where there is no timing."""
+        return self._prepared.proposal.moments
 
     @property
     def is_open(self) -> bool:

@@ -12,6 +12,7 @@ from leyline_agent import Ask, Edit, Mode, Policy, Session, journal_schema
 from leyline_agent.journal import SCHEMA
 from leyline_agent.question import at_once
 from leyline_agent.testing import DeterministicModel, MockAdapter, tool_call
+from leyline_agent.timing.moment import Moment
 
 ROOT = Path(__file__).resolve().parents[2]
 TASK = {"role": "user", "content": "Fix the bug \ud800."}
@@ -149,3 +150,4 @@ def test_every_event_and_field_is_documented():
     assert told == {event: own(model) for event, model in EVENTS.items()}
     assert table("Each of `edits`") == list(journal_schema.EditMade.model_fields)
     assert table("Each of `skipped`") == list(journal_schema.NotTaken.model_fields)
+    assert table("Each of `moments`") == list(Moment.model_fields)

@@ -1,0 +1,1 @@
+"""When to make edits: now, while a tool runs, or together with others later."""
