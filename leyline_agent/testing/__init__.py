@@ -1,5 +1,7 @@
 """Test your policies without a model: a scripted model and an adapter that simulates an engine.
 
+Adapters of your own are tested by subclassing `AdapterConformance`.
+
 adapter = MockAdapter(DeterministicModel("I look.", "Done."))
 session = Session(policies=MyPolicy(), adapter=adapter)
 turn = session.begin(messages)
@@ -7,6 +9,7 @@ receipt = turn.finish(adapter.complete(turn.request))
 """
 
 from leyline_agent.testing.adapter import MockAdapter
+from leyline_agent.testing.conformance import AdapterConformance
 from leyline_agent.testing.model import Answer, DeterministicModel, tool_call
 
-__all__ = ["Answer", "DeterministicModel", "MockAdapter", "tool_call"]
+__all__ = ["AdapterConformance", "Answer", "DeterministicModel", "MockAdapter", "tool_call"]
