@@ -36,7 +36,9 @@ from leyline_agent.errors import (
     UnsupportedMode,
     UnsupportedModel,
 )
+from leyline_agent.live_line import LiveLine, live
 from leyline_agent.message import Message
+from leyline_agent.observer import Observer
 from leyline_agent.policy import Pipeline, Policy, policy, transform
 from leyline_agent.question import Ask
 from leyline_agent.receipt import EditReceipt, Reason, Receipt
@@ -68,10 +70,12 @@ __all__ = [
     "InvalidSpan",
     "LeylineError",
     "LeylineWarning",
+    "LiveLine",
     "Message",
     "Mode",
     "ModelUnavailable",
     "Moment",
+    "Observer",
     "OutOfSlots",
     "OverlappingSpans",
     "PinnedMessage",
@@ -96,6 +100,7 @@ __all__ = [
     "UnsupportedModel",
     "__version__",
     "current_session",
+    "live",
     "policy",
     "transform",
     "wrap",

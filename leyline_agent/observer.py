@@ -79,6 +79,10 @@ def _heed_environment() -> None:
         from leyline_agent.telemetry import enable_as_named
 
         enable_as_named(named)
+    if os.environ.get("LEYLINE_LIVE") not in (None, "", "0"):
+        from leyline_agent.live_line import live_as_asked
+
+        live_as_asked()
 
 
 class Observers:

@@ -104,7 +104,7 @@ def test_a_missing_package_is_told():
 
 @pytest.mark.parametrize(
     ("number", "printed"),
-    [(0, '{\n    "name": "leyline.policies"'), (1, "version 1 with 0 edits\nprompt 0\n")],
+    [(0, ""), (1, '{\n    "name": "leyline.policies"'), (2, "version 1 with 0 edits\nprompt 0\n")],
 )
 def test_snippets_of_the_document_run(number, printed):
     source = re.findall(r"^```python\n(.*?)^```$", DOCUMENT.read_text(), re.M | re.S)[number]
