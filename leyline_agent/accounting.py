@@ -110,12 +110,17 @@ def received(adapter: Adapter, result: Any, session: str) -> Receipt | None:
     return found.model_copy(update={"completion": counted.completion}) if found else counted
 
 
-def completed(found: Receipt | None, commit: Commit, accepted: Sequence[Accepted]) -> Receipt:
+def completed(
+    found: Receipt | None,
+    commit: Commit,
+    accepted: Sequence[Accepted],
+    receipts: Sequence[Receipt] = (),
+) -> Receipt:
     """A receipt with the commit's numbers and, for each edit, what the session did to its mode.
 
     Engines that say nothing of edits computed whatever changed again: such edits are told with
     the mode they were sent with, and where the engine may well have done otherwise, with the
-    reason `no_receipt`.
+    reason `no_receipt`. `receipts` are those of earlier turns.
     """
     if found is None:
         found = Receipt(reason=Reason.NO_RECEIPT)
@@ -126,8 +131,18 @@ def completed(found: Receipt | None, commit: Commit, accepted: Sequence[Accepted
             "base_version": commit.base_version,
             "version": commit.version,
             "edits": edits,
+            "cache_held": _held(receipts, commit) if found.cache_read is not None else None,
         }
     )
+
+
+def _held(receipts: Sequence[Receipt], commit: Commit) -> int | None:
+    """What a provider's cache held of the base version's prompt: what it read of it, and wrote."""
+    bases = (receipt for receipt in reversed(receipts) if receipt.version == commit.base_version)
+    base = next(bases, None)
+    if base is None or base.cache_read is None:
+        return None
+    return base.cache_read + (base.cache_written or 0)
 
 
 def _matched(told: Sequence[EditReceipt], accepted: Sequence[Accepted]) -> tuple[EditReceipt, ...]:

@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from leyline_agent.directive import Mode
+from leyline_agent.usage import Usage, read
 
 __all__ = ["EditReceipt", "Reason", "Receipt"]
 
@@ -97,6 +98,9 @@ class Receipt(BaseModel):
         repair: what the engine's REPAIR covers: "none", "boundary" or "full".
         splice_us, copy_us: host time of splicing and of making a working copy.
         ttft_ms: from the request's turn to its first logits: rendering, lowering, splice, prefill.
+        cache_read: tokens the provider says its prompt cache served; None where it says nothing.
+        cache_written: tokens it says it put there; likewise.
+        cache_held: tokens its cache held of the base version's prompt by the receipt of that turn.
     """
 
     model_config = ConfigDict(defer_build=True, frozen=True)
@@ -120,7 +124,20 @@ class Receipt(BaseModel):
     splice_us: float = 0.0
     copy_us: float = 0.0
     ttft_ms: float | None = None
+    cache_read: int | None = None
+    cache_written: int | None = None
+    cache_held: int | None = None
     detail: str = ""
+
+    @property
+    def cache_lost(self) -> int | None:
+        """Tokens of `cache_held` that were not read: an edit was in front of them, or they expired.
+
+        None where the provider does not say.
+        """
+        if self.cache_read is None or self.cache_held is None:
+            return None
+        return max(0, self.cache_held - self.cache_read)
 
     @property
     def compute(self) -> int:
@@ -144,22 +161,17 @@ class Receipt(BaseModel):
         return self
 
     @classmethod
-    def from_usage(cls, usage: dict[str, Any], **extra: Any) -> Receipt:
-        """A receipt from OpenAI `usage`, for engines that say no more than cached tokens."""
-        prompt = _count(usage.get("prompt_tokens"))
-        details = usage.get("prompt_tokens_details")
-        cached = _count(details.get("cached_tokens")) if isinstance(details, Mapping) else 0
-        cached = min(cached, prompt)
+    def from_usage(cls, usage: Mapping[str, Any], **extra: Any) -> Receipt:
+        """A receipt from a provider's `usage`, for engines that say no more than cached tokens."""
+        told = read(usage) or Usage(0)
+        cached = min(told.cache_read or 0, told.prompt)
         return cls(
-            prompt=prompt,
+            prompt=told.prompt,
             reused_exact=cached,
-            prefilled=prompt - cached,
-            appended=prompt,
-            completion=_count(usage.get("completion_tokens")),
+            prefilled=told.prompt - cached,
+            appended=told.prompt,
+            completion=told.completion or 0,
+            cache_read=told.cache_read,
+            cache_written=told.cache_written,
             **extra,
         )
-
-
-def _count(told: Any) -> int:
-    """A number of tokens; 0 where a provider tells none, or something else."""
-    return told if isinstance(told, int) and told > 0 else 0

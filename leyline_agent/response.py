@@ -7,6 +7,7 @@ from typing import Any
 
 from leyline_agent.errors import TrajectoryError
 from leyline_agent.message import Message
+from leyline_agent.usage import read
 
 __all__ = ["as_dict", "as_message", "as_messages", "reply", "usage"]
 
@@ -55,7 +56,8 @@ def as_messages(values: Any) -> list[Message]:
 def reply(response: Any) -> Message | None:
     """The assistant message in a response; None when there is none.
 
-    Takes a chat completion, a message, or plain text, each as a dictionary or a library object.
+    Takes a chat completion, a message, an answer of Anthropic's, or plain text, each as a
+    dictionary or a library object.
     """
     if isinstance(response, str):
         return {"role": "assistant", "content": response}
@@ -63,18 +65,27 @@ def reply(response: Any) -> Message | None:
     if body is None:
         return None
     if body.get("role") == "assistant":
-        return dict(body)
+        return _anthropic(body) if body.get("type") == "message" else dict(body)
     choices = body.get("choices")
     first = as_dict(choices[0]) if isinstance(choices, list) and choices else None
     message = as_dict(first.get("message")) if first else None
     return {**message, "role": "assistant"} if message else None
 
 
+def _anthropic(body: Mapping[str, Any]) -> Message:
+    """The message in an answer of Anthropic's; its blocks are chat where they can be."""
+    from leyline_agent.readers.anthropic_messages import to_chat
+
+    blocks = [as_dict(block) or block for block in body.get("content") or ()]
+    (message,) = to_chat([{"role": "assistant", "content": blocks}])
+    return message
+
+
 def usage(response: Any) -> dict[str, Any] | None:
     """The `usage` of a response that counts prompt tokens; None when there is none."""
     body = as_dict(response) or {}
     found = as_dict(body.get("usage"))
-    if found is None or not isinstance(found.get("prompt_tokens"), int):
+    if found is None:
         return None
-    details = as_dict(found.get("prompt_tokens_details"))
-    return {**found, "prompt_tokens_details": dict(details or {})}
+    plain = {key: as_dict(told) or told for key, told in found.items()}
+    return plain if read(plain) else None

@@ -253,7 +253,7 @@ class Session:
 
     def _commit(self, prepared: Prepared, reply: Record | None, found: Receipt | None) -> Receipt:
         draft, accepted = prepared.draft, prepared.proposal.accepted
-        receipt = accounting.completed(found, prepared.commit, accepted)
+        receipt = accounting.completed(found, prepared.commit, accepted, self._state.receipts)
         made, gone = self._state.commit(draft, prepared.commit.version, accepted, reply)
         self._state.receipts.append(receipt)
         self._counts["edits"] += len(accepted)
