@@ -59,7 +59,7 @@ class Pace:
         timing: Timing | str | None,
         adapter: Adapter,
         state: State,
-        edit_ahead: Callable[[Tools], object],
+        edit_ahead: Callable[[Tools | None], object],
     ) -> None:
         self._timing = as_timing(timing)
         self._adapter = adapter
@@ -148,12 +148,12 @@ class Pace:
             return
         self._state.ledger.committed(prepared.proposal.moments, receipt, self._timing.clock())
         if prepared.asked is not None and made.seen.pending and self._can_edit_ahead:
-            tools = prepared.trajectory.tools
+            tools = prepared.trajectory.tools or None
             thread = threading.Thread(target=self._ahead, args=(tools,), name="leyline-edit-ahead")
             self._running.append(thread)
             thread.start()
 
-    def _ahead(self, tools: Tools) -> None:
+    def _ahead(self, tools: Tools | None) -> None:
         try:
             self._edit_ahead(tools)
         except Exception as error:  # The next call makes the same edits itself.

@@ -15,6 +15,8 @@ from leyline_agent.directive import Directive, Mode
 from leyline_agent.errors import AdapterError, ContextOverflow, InvalidSpan
 from leyline_agent.message import Message
 from leyline_agent.serving.chat import ChatService
+from leyline_agent.serving.wire import CheckedChatRequest
+from leyline_agent.timing.pace import Busy
 
 TASK: list[Message] = [
     {"role": "user", "content": "Traceback (most recent call last): error in line 12. " * 8},
@@ -63,6 +65,17 @@ def test_an_edit_ahead(adapter: BundledAdapter) -> None:
     first = adapter.complete(adapter.prepare(request(), commit(0)))
     view = [STUB, *TASK[1:], first["choices"][0]["message"]]
     assert adapter.edit_ahead(request(view), commit(1, EDIT)).reused_spliced > 0
+
+
+def test_what_runs_is_in_the_queue(adapter: BundledAdapter) -> None:
+    assert isinstance(adapter, Busy)
+    assert adapter.queue() == 0
+    scheduler = adapter.service.scheduler
+    parsed = CheckedChatRequest.model_validate(request())
+    task = scheduler.submit(adapter.service.job(parsed, "", stream=False))
+    assert adapter.queue() == 1
+    scheduler.drive(lambda: task.done)
+    assert adapter.queue() == 0
 
 
 async def test_async_says_the_same(adapter: BundledAdapter) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ from leyline_agent.errors import (
 )
 from leyline_agent.message import Message, digest, view_digest
 from leyline_agent.serving.chat import ChatService
+from leyline_agent.timing.pace import Busy
 
 EDIT = WireEdit(messages=(1, 2), count=1, mode=Mode.AMORTIZE)
 
@@ -92,6 +95,20 @@ def test_turns_and_an_edit(adapter: HttpAdapter) -> None:
     assert receipt.reused_spliced > 0
     assert receipt.edits[0].mode_used is Mode.AMORTIZE
     assert adapter.receipts("run") == [adapter.receipt(first), receipt]
+
+
+def test_what_runs_is_in_the_queue(adapter: HttpAdapter, tiny_service: ChatService) -> None:
+    assert isinstance(adapter, Busy)
+    assert adapter.queue() == 0
+    with ThreadPoolExecutor() as pool:
+        with tiny_service.engine.lock:  # nothing is computed meanwhile
+            answer = pool.submit(turn, adapter, TASK, 0)
+            until = time.monotonic() + 10
+            while adapter.queue() == 0 and time.monotonic() < until:
+                time.sleep(0.01)
+            assert adapter.queue() == 1
+        assert reply(answer.result(30))["role"] == "assistant"
+    assert adapter.queue() == 0
 
 
 def test_a_stream_says_what_a_completion_says(adapter: HttpAdapter) -> None:

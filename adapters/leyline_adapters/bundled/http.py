@@ -174,6 +174,11 @@ class HttpAdapter:
         body = self._body(with_commit(request, commit), stream=False)
         return self._receipt(commit.session, "edits", body)
 
+    def queue(self) -> int:
+        """Requests that run or wait at the server."""
+        told = self._send("GET", "/health")
+        return int(told.get("running") or 0) + int(told.get("waiting") or 0)
+
     def forget(self, session: str, edit_id: str) -> Receipt:
         """Compute again what absorbed the span an earlier edit removed."""
         return self._receipt(session, "forget", {"edit_id": edit_id})

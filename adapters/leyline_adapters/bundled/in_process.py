@@ -110,6 +110,11 @@ class BundledAdapter:
         body = as_body(with_commit(request, commit), stream=False)
         return edit_ahead(self.service, _checked(EditsRequest, body), self.tenant)
 
+    def queue(self) -> int:
+        """Requests that run or wait at the engine."""
+        scheduler = self.service.scheduler
+        return scheduler.num_running + scheduler.num_waiting
+
     def forget(self, session: str, edit_id: str) -> Receipt:
         """Compute again what absorbed the span an earlier edit removed."""
         return forget(self.service, session, edit_id, self.tenant)
