@@ -15,6 +15,7 @@ from leyline_agent.directive import Mode
 from leyline_agent.edit import Edit
 from leyline_agent.message import Message, copy
 from leyline_agent.proposal import Accepted
+from leyline_agent.recall.exchange import POLICY, Exchange
 from leyline_agent.trajectory import Observations, Trajectory
 from leyline_agent.view import Cut, Record, View, common, tombstone
 
@@ -23,6 +24,7 @@ __all__ = [
     "Draft",
     "Snapshot",
     "committed",
+    "continued",
     "draft",
     "redacted",
     "reopened",
@@ -63,7 +65,9 @@ class Snapshot:
         view: what the model saw of it, the reply included.
         edits: the edits that made the view, oldest first.
         whole: the history as a trajectory.
-        seen: the view as a trajectory.
+        seen: the view as a trajectory, as policies see it.
+        num_behind: how many messages of the view stand behind the prompt: the reply, or a recall.
+        exchange: the recall, if it is one.
     """
 
     version: int
@@ -72,6 +76,8 @@ class Snapshot:
     edits: tuple[CommittedEdit, ...]
     whole: Trajectory
     seen: Trajectory
+    num_behind: int = 0
+    exchange: Exchange | None = None
 
 
 @dataclass(frozen=True)
@@ -231,25 +237,65 @@ def _retailed(trajectory: Trajectory, keep: int, records: Sequence[Record]) -> T
     length = len(trajectory.messages)
     if keep == length == len(records):
         return trajectory
-    return trajectory.edited([Edit(keep, length, tuple(r.message for r in records[keep:]))])
+    return trajectory.edited([Edit(keep, length, tuple(r.seen for r in records[keep:]))])
 
 
 def committed(
-    draft: Draft, version: int, accepted: Sequence[Accepted], reply: Record | None
+    draft: Draft,
+    version: int,
+    accepted: Sequence[Accepted],
+    reply: Record | None,
+    exchange: Exchange | None = None,
 ) -> Snapshot:
-    """The snapshot a turn leaves once its edits are acknowledged and its reply is here."""
+    """The snapshot a turn leaves once its edits are acknowledged and its reply is here.
+
+    Args:
+        draft: the turn before its edits.
+        version: its number.
+        accepted: its edits.
+        reply: what the harness gets; None when it gets nothing, or nothing is known of it.
+        exchange: a recall, which stands in the view in the reply's place.
+    """
     tail = (reply,) if reply else ()
-    view = draft.view.fold([(a.edit, a.records) for a in accepted]).extended(tail)
+    view = draft.view.fold([(a.edit, a.records) for a in accepted])
+    edits = (*draft.edits, *(_recorded(a, draft.view, version) for a in accepted))
+    prompt_len = len(view)
+    if exchange is None:
+        view = view.extended(tail)
+    else:
+        edits = (*edits, _recalled(exchange, view.history_len, len(tail), version))
+        view = view.answered(POLICY, exchange.reply, exchange.results, len(tail))
     seen = draft.seen.edited([a.edit for a in accepted]) if accepted else draft.seen
     history = (*draft.history, *tail)
     return Snapshot(
         version=version,
         history=history,
         view=view,
-        edits=(*draft.edits, *(_recorded(a, draft.view, version) for a in accepted)),
+        edits=edits,
         whole=_retailed(draft.whole, len(draft.history), history),
         seen=_retailed(seen, len(seen.messages), view.records),
+        num_behind=len(view) - prompt_len,
+        exchange=exchange,
     )
+
+
+def continued(made: Snapshot, sent: Sequence[Message]) -> Draft:
+    """The turn that goes on behind a recall which the harness does not see.
+
+    Args:
+        made: the version that ends with it.
+        sent: the messages its call was made with.
+    """
+    exchange = made.exchange
+    assert exchange is not None
+    records = (exchange.reply, *exchange.results)
+    draft = reopened(made, len(made.history), Cut(made.view, made.view.history_len), ())
+    return replace(draft, outgoing=[*sent, *(copy(known.message) for known in records)])
+
+
+def _recalled(exchange: Exchange, at: int, count: int, version: int) -> CommittedEdit:
+    num = 1 + len(exchange.results)
+    return CommittedEdit(version, at, at + count, num, Mode.AMORTIZE, POLICY, POLICY)
 
 
 def _recorded(accepted: Accepted, view: View, version: int) -> CommittedEdit:
@@ -261,24 +307,34 @@ def _recorded(accepted: Accepted, view: View, version: int) -> CommittedEdit:
     )  # fmt: skip
 
 
-def redacted(snapshot: Snapshot, places: Collection[tuple[int, str]]) -> Snapshot:
-    """The snapshot with tombstones for the messages at `places`: (history index, digest)."""
+def redacted(
+    snapshot: Snapshot, places: Collection[tuple[int, str]], stubs: Collection[str] = ()
+) -> Snapshot:
+    """The snapshot with tombstones.
+
+    Args:
+        snapshot: a version.
+        places: (history index, digest) of the messages that are gone.
+        stubs: digests of what stood for such messages in a view.
+    """
     gone = {
         index: tombstone(record)
         for index, record in enumerate(snapshot.history)
         if not record.redacted and (index, record.digest) in places
     }
-    if not gone:
+    edited = (r for piece in snapshot.view.pieces if piece.policy for r in piece.records)
+    told = {r.digest for r in edited if r.digest in stubs and not r.redacted}
+    if not gone and not told:
         return snapshot
     history = tuple(gone.get(i, record) for i, record in enumerate(snapshot.history))
-    view = snapshot.view.replaced(gone)
+    view = snapshot.view.replaced(gone).buried(told)
     observations = snapshot.whole.observations
     return replace(
         snapshot,
         history=history,
         view=view,
         whole=Trajectory([r.message for r in history], observations=observations),
-        seen=Trajectory([r.message for r in view.records], observations=observations),
+        seen=Trajectory([r.seen for r in view.records], observations=observations),
     )
 
 

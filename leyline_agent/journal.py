@@ -18,6 +18,7 @@ from leyline_agent.branch import Snapshot
 from leyline_agent.errors import TrajectoryError
 from leyline_agent.message import Message
 from leyline_agent.proposal import Accepted
+from leyline_agent.recall.exchange import Exchange
 from leyline_agent.receipt import Receipt
 from leyline_agent.state import Gone, State
 from leyline_agent.view import restored, tombstone
@@ -95,6 +96,7 @@ class Journal:
             skipped=[skipped._asdict() for skipped in proposal.skipped],
             moments=[moment.model_dump(mode="json") for moment in proposal.moments],
             reply=replied[0].message if replied else None,
+            **({"exchange": _exchange(made.exchange)} if made.exchange else {}),
             receipt=receipt.model_dump(mode="json", exclude_defaults=True),
         )
 
@@ -184,6 +186,15 @@ def _edit(accepted: Accepted) -> dict[str, Any]:
         "reason": edit.reason,
         "policy": edit.policy,
         "redact": edit.redact,
+        **({"recall": ids} if any(ids := [r.recall for r in accepted.records]) else {}),
+    }
+
+
+def _exchange(made: Exchange) -> dict[str, Any]:
+    return {
+        "reply": made.reply.message,
+        "results": [known.message for known in made.results],
+        "recalled": [one._asdict() for one in made.recalled],
     }
 
 
@@ -200,7 +211,11 @@ def _redacted(event: Event, places: Collection[tuple[int, str]], stubs: Collecti
     ]
     count = len(event["messages"])
     reply = told[count] if event["reply"] else None
-    return {**event, "messages": told[:count], "reply": reply, "edits": edits}
+    event = {**event, "messages": told[:count], "reply": reply, "edits": edits}
+    if exchange := event.get("exchange"):
+        results = [_buried(message, None, stubs) for message in exchange["results"]]
+        event["exchange"] = {**exchange, "results": results}
+    return event
 
 
 def _buried(message: Message, index: int | None, gone: Collection[Any]) -> Message:

@@ -71,6 +71,28 @@ class EditMade(BaseModel):
     reason: str = Field(description="The policy's own words.")
     policy: str
     redact: bool
+    recall: list[str] = Field([], description="Ids of what each replacement cut; see recall.")
+
+
+class Recalled(BaseModel):
+    """One call of the recall tool."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: str = Field(description="What was asked for; empty where that could not be read.")
+    found: bool = Field(description="Whether the answer shows it.")
+    again: bool = Field(description="Whether it had been shown before: the policy cut too much.")
+    policy: str = Field(description="Whose edit had cut it.")
+
+
+class Exchange(BaseModel):
+    """A recall: it stands in the view in the reply's place, or where there is none, behind all."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    reply: Message = Field(description="The model's whole reply.")
+    results: list[Message] = Field(description="The answers to its recalls.")
+    recalled: list[Recalled]
 
 
 class NotTaken(BaseModel):
@@ -97,7 +119,16 @@ class Committed(_Line):
     skipped: list[NotTaken]
     moments: list[Moment] = Field([], description="When edits are made, where there is timing.")
     reply: Message | None
+    exchange: Exchange | None = Field(None, description="The recall in the model's reply.")
     receipt: Receipt = Field(description="The engine's; fields at their defaults are left out.")
+
+
+class RecallSet(_Line):
+    """Whether the recall tool is declared was decided."""
+
+    event: Literal["recall"]
+    on: bool
+    key: str = Field(description="Under which the archive keeps what the session cut.")
 
 
 class Failed(_Line):
@@ -119,7 +150,8 @@ class AnswerCame(_Line):
 
 
 Event = Annotated[
-    Opened | Resumed | Begun | AnswerCame | Committed | Failed, Field(discriminator="event")
+    Opened | Resumed | RecallSet | Begun | AnswerCame | Committed | Failed,
+    Field(discriminator="event"),
 ]
 """Any line of a journal."""
 

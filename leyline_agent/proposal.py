@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -27,12 +27,14 @@ from leyline_agent.timing.moment import Moment
 from leyline_agent.trajectory import Trajectory
 from leyline_agent.view import Record, View, record
 
-__all__ = ["Accepted", "Proposal", "Proposer", "Skipped", "mode_for"]
+__all__ = ["Accepted", "Mark", "Proposal", "Proposer", "Skipped", "mode_for"]
 
 logger = logging.getLogger("leyline.session")
 
 HARNESS = "harness"
 """The name under which edits declared by the harness itself go."""
+
+Mark = Callable[[Edit, tuple[Record, ...], View], tuple[Record, ...]]
 
 MAX_ROUNDS = 3
 """How often messages are edited again with nothing new among them before it counts as a loop."""
@@ -63,7 +65,7 @@ class Accepted(NamedTuple):
 
     Attributes:
         edit: in indices of the view; its own `mode` is the one asked for.
-        records: its replacement, as the session keeps it.
+        records: its replacement, as the session keeps and sends it.
         mode: the mode it is sent with.
         reason: why that differs from the one asked for, or ASKED.
     """
@@ -72,6 +74,11 @@ class Accepted(NamedTuple):
     records: tuple[Record, ...]
     mode: Mode
     reason: Reason
+
+    @property
+    def sent(self) -> Edit:
+        """The edit as the model sees it."""
+        return replace(self.edit, replacement=tuple(known.message for known in self.records))
 
     @property
     def wire(self) -> WireEdit:
@@ -139,12 +146,19 @@ class Proposer:
         floor: the weakest mode the user allows.
         capabilities: the engine's.
         deadline: seconds a policy may take before it is logged with its time.
+        mark: given an edit and the records of its replacement, adds what policies know nothing of.
     """
 
     def __init__(
-        self, policy: Policy, floor: Mode | None, capabilities: Capabilities, deadline: float
+        self,
+        policy: Policy,
+        floor: Mode | None,
+        capabilities: Capabilities,
+        deadline: float,
+        mark: Mark | None = None,
     ) -> None:
         self.parts = _parts(policy)
+        self._mark = mark
         self._floor = floor
         self._capabilities = capabilities
         self._deadline = deadline
@@ -226,8 +240,11 @@ class Proposer:
         if not all(isinstance(m, Mapping) and m.get("role") for m in edit.replacement):
             raise EditError(f"{edit}: every replacement must be a message with a role")
         records = tuple(map(record, edit.replacement))
-        edit = replace(edit, replacement=tuple(r.message for r in records))
-        if 0 <= edit.start <= edit.end <= len(view):
+        inside = 0 <= edit.start <= edit.end <= len(view)
+        if inside and self._mark is not None:
+            records = self._mark(edit, records, view)
+        edit = replace(edit, replacement=tuple(r.seen for r in records))
+        if inside:
             if _changes_nothing(edit, records, view):
                 return []
             if view.rounds(edit) > MAX_ROUNDS:

@@ -17,6 +17,8 @@ from leyline_agent.errors import TrajectoryError
 from leyline_agent.journal import Event
 from leyline_agent.message import Message
 from leyline_agent.proposal import Accepted
+from leyline_agent.recall.exchange import Exchange, Recalled
+from leyline_agent.recall.stubs import unmarked
 from leyline_agent.receipt import Reason, Receipt
 from leyline_agent.state import State
 from leyline_agent.timing.moment import Moment
@@ -84,6 +86,8 @@ class _Rebuilding:
             self.state.spend(str(event["policy"]), int(event["tokens"]))
             if event["text"] is not None:
                 self.state.answer(str(event["key"]), str(event["text"]))
+        elif event["event"] == "recall":
+            self.state.recalls.on, self.state.recalls.key = event["on"], event["key"]
         elif event["event"] == "commit":
             self._commit(event)
 
@@ -95,7 +99,8 @@ class _Rebuilding:
         draft = reopened(base, event["kept"], Cut(front, front.history_len), new)
         reply = self._record(event["reply"]) if event["reply"] else None
         accepted = [self._accepted(edit) for edit in event["edits"]]
-        made, _ = self.state.commit(draft, version, accepted, reply)
+        exchange = self._exchange(event["exchange"]) if event.get("exchange") else None
+        made, _ = self.state.commit(draft, version, accepted, reply, exchange)
         self._versions[version] = made
         receipt = Receipt.model_validate(event["receipt"])
         self.state.receipts.append(receipt)
@@ -104,16 +109,26 @@ class _Rebuilding:
 
     def _accepted(self, told: dict[str, Any]) -> Accepted:
         records = tuple(map(self._record, told["replacement"]))
+        if ids := told.get("recall"):
+            records = tuple(map(unmarked, records, ids))
         edit = Edit(
             start=told["start"],
             end=told["end"],
-            replacement=tuple(record.message for record in records),
+            replacement=tuple(record.seen for record in records),
             mode=Mode(told["asked"]),
             reason=told["reason"],
             policy=told["policy"],
             redact=told["redact"],
         )
         return Accepted(edit, records, Mode(told["mode"]), Reason.ASKED)
+
+    def _exchange(self, told: dict[str, Any]) -> Exchange:
+        recalled = tuple(Recalled(**one) for one in told["recalled"])
+        results = (
+            known._replace(recall=one.id if one.found and not known.redacted else "")
+            for known, one in zip(map(restored, told["results"]), recalled, strict=True)
+        )
+        return Exchange(restored(told["reply"]), tuple(results), recalled)
 
     def _record(self, message: Message) -> Record:
         found = restored(message)

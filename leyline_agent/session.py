@@ -9,47 +9,46 @@ business.
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 import uuid
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Unpack
-
-from pydantic import ValidationError
+from typing import TYPE_CHECKING, Any, Unpack
 
 from leyline_agent import accounting, branch, response
 from leyline_agent.accounting import Stats
-from leyline_agent.adapter import Adapter, CallingAdapter, Commit, Request, as_adapter
+from leyline_agent.adapter import Adapter, CallingAdapter, Request, as_adapter
 from leyline_agent.asking import Asking
-from leyline_agent.branch import CommittedEdit, Draft
+from leyline_agent.branch import CommittedEdit
 from leyline_agent.edit import Edit
 from leyline_agent.errors import AdapterError, InvalidSpan, StaleSession, TrajectoryError
 from leyline_agent.journal import Journal
-from leyline_agent.message import Message, copy, view_digest
+from leyline_agent.message import Message, copy
 from leyline_agent.observer import Observers
 from leyline_agent.oddity import Oddity, oddities
 from leyline_agent.policy import PolicyLike, as_policy
 from leyline_agent.proposal import HARNESS, Proposer, Skipped
+from leyline_agent.recall.options import as_recall
 from leyline_agent.receipt import Receipt
 from leyline_agent.resume import replay
 from leyline_agent.settings import ResumeOptions, SessionOptions, Settings
 from leyline_agent.state import State
-from leyline_agent.trajectory import DEFAULT_CHARS_PER_TOKEN, Trajectory
-from leyline_agent.turn import Prepared, Turn
-from leyline_agent.view import Record, record, tombstone
-from leyline_agent.warning import LeylineWarning, warn
+from leyline_agent.timing.pace import Pace
+from leyline_agent.trajectory import DEFAULT_CHARS_PER_TOKEN
+from leyline_agent.turn import Turn
+from leyline_agent.turning import Turning
+
+if TYPE_CHECKING:
+    from leyline_agent.recall.keeper import Keeper
 
 __all__ = ["Session"]
-
-logger = logging.getLogger("leyline.session")
 
 MAX_SKIPPED = 1000
 
 
-class Session:
+class Session(Turning):
     """One conversation with a model, edited by policies. Thread-safe.
 
     Args:
@@ -95,6 +94,8 @@ class Session:
         settings, journal = Settings.of(options), Journal(path)
         session._configure(replay(path, settings.pinned), policies, adapter, settings, journal)
         journal.write("resume")
+        if session._keeper:
+            session._keeper.restore(session._state.heads)
         return session
 
     def _configure(
@@ -108,8 +109,12 @@ class Session:
         self.adapter = as_adapter(adapter)
         policy = as_policy([] if policies is None else policies)
         capabilities, deadline = self.adapter.capabilities, settings.policy_deadline
-        self._proposer = Proposer(policy, state.mode_floor, capabilities, deadline)
-        self._observers = Observers(settings.observers, journal)
+        self._skipped: deque[Skipped] = deque(maxlen=MAX_SKIPPED)
+        self._keeper = _keeper(settings, state, self._skipped.append)
+        mark = self._keeper.mark if self._keeper else None
+        self._proposer = Proposer(policy, state.mode_floor, capabilities, deadline, mark)
+        self._pace = Pace(settings.timing, self.adapter, state, self.edit_ahead)
+        self._observers = Observers((self._pace, *settings.observers), journal)
         self._asking = Asking(settings.fulfil, state, journal)
         self._state = state
         self._pinned = settings.pinned
@@ -117,8 +122,7 @@ class Session:
         self._lock = threading.RLock()
         self._num_open = 0
         self._declared: list[Edit] = []
-        self._skipped: deque[Skipped] = deque(maxlen=MAX_SKIPPED)
-        self._counts = {"failed": 0, "edits": 0, "skipped": 0, "policy_ms": 0.0}
+        self._counts = {"failed": 0, "edits": 0, "held": 0, "skipped": 0, "policy_ms": 0.0}
         self._chars_per_token = DEFAULT_CHARS_PER_TOKEN
 
     def begin(
@@ -146,15 +150,12 @@ class Session:
         incoming = response.as_messages(messages)
         if not incoming:
             raise TrajectoryError("no messages; a turn needs at least one")
+        self._pace.join()
         with self._lock:
             self._check_version(expected_version)
-            prepared = self._prepare(incoming, tools or (), request)
-            whole = {**request, "messages": prepared.sent}
-            if tools is not None:
-                whole["tools"] = tools
+            prepared = self._prepare(incoming, tools, request)
             try:
-                ready = self.adapter.prepare(whole, prepared.commit)
-                self._observers.begun(prepared)
+                ready = self._request(prepared)
             except BaseException:
                 self._release(prepared)
                 raise
@@ -177,117 +178,21 @@ class Session:
             incoming = [known.message for known in self._state.newest.history]
             if not incoming:
                 return None
-            prepared = self._prepare(incoming, tools or ())
+            prepared = self._prepare(incoming, tools)
             if not prepared.proposal.accepted:
                 self._release(prepared)
                 return None
             request: Request = {"messages": prepared.sent}
-            if tools:
-                request["tools"] = tools
+            if prepared.tools:
+                request["tools"] = prepared.tools
             self._observers.begun(prepared)
-            try:
-                found = adapter.edit_ahead(request, prepared.commit)
-            except BaseException as error:
-                self._fail(prepared, error)
-                raise
-            return self._commit(prepared, None, found)
-
-    def _prepare(
-        self,
-        incoming: Sequence[Message],
-        tools: Sequence[Mapping[str, Any]],
-        asked: Mapping[str, Any] | None = None,
-    ) -> Prepared:
-        draft = branch.draft(self._state.beginning, self._state.heads, incoming, self._record)
-        notes = self._asking.collect()
-        trajectory = self._trajectory(draft, tools)
-        declared, self._declared = self._declared, []
-        proposal = self._proposer.propose(draft.view, trajectory, declared, draft.kept, notes)
-        self._asking.ask(proposal.asks)
-        self._skipped.extend(proposal.skipped)
-        self._counts["skipped"] += len(proposal.skipped)
-        self._counts["policy_ms"] += proposal.seconds * 1e3
-        edited = draft.view.fold([(a.edit, a.records) for a in proposal.accepted])
-        digest = view_digest(known.digest for known in edited.records)
-        commit = Commit(
-            session=self.id,
-            base_version=draft.base,
-            version=self._state.reserve(draft.base, digest),
-            view_digest=digest,
-            base_len=draft.kept_view,
-            edits=tuple(accepted.wire for accepted in proposal.accepted),
-        )
-        name = self.adapter.name
-        prepared = Prepared(draft, proposal, trajectory, declared, commit, name, asked)
-        try:
-            for text in proposal.warnings:
-                warn(f"policy {text}. Further cases are in session.skipped and the log only")
-        except LeylineWarning:  # Warnings are errors to this user; the session goes on.
-            self._release(prepared)
+        try:  # Unlocked: other conversations look for their session meanwhile.
+            found = adapter.edit_ahead(request, prepared.commit)
+        except BaseException as error:
+            self._fail(prepared, error)
             raise
-        return prepared
-
-    def _trajectory(self, draft: Draft, tools: Sequence[Mapping[str, Any]]) -> Trajectory:
-        whole = draft.whole.configured(
-            tools=tuple(tools),
-            pinned=self._pinned_in(draft.history),
-            chars_per_token=self._chars_per_token,
-            answers=self._state.answers,
-        )
-        if not draft.view.edited:
-            return whole
-        places = draft.view.plain_indices()
-        return draft.seen.configured(
-            original=whole,
-            tools=whole.tools,
-            pinned=frozenset(v for v, h in places if h in whole.pinned),
-            chars_per_token=self._chars_per_token,
-            answers=self._state.answers,
-        )
-
-    def _finish(self, prepared: Prepared, result: Any) -> Receipt:
-        message = response.reply(result)
         with self._lock:
-            reply = self._record(message, len(prepared.draft.history)) if message else None
-            return self._commit(prepared, reply, self._read_receipt(result))
-
-    def _commit(self, prepared: Prepared, reply: Record | None, found: Receipt | None) -> Receipt:
-        draft, accepted = prepared.draft, prepared.proposal.accepted
-        receipt = accounting.completed(found, prepared.commit, accepted, self._state.receipts)
-        made, gone = self._state.commit(draft, prepared.commit.version, accepted, reply)
-        self._state.receipts.append(receipt)
-        self._counts["edits"] += len(accepted)
-        chars = made.seen.chars - (Trajectory([reply.message]).chars if reply else 0)
-        self._chars_per_token = accounting.calibrated(self._chars_per_token, chars, receipt.prompt)
-        self._observers.committed(prepared, made, gone, receipt)
-        return receipt
-
-    def _fail(self, prepared: Prepared, error: BaseException | str | None) -> None:
-        with self._lock:
-            self._release(prepared)
-            self._counts["failed"] += 1
-            self._observers.failed(prepared, error)
-
-    def _release(self, prepared: Prepared) -> None:
-        commit = prepared.commit
-        self._state.release(commit.base_version, commit.view_digest, commit.version)
-        self._declared = [*prepared.declared, *self._declared]
-
-    def _read_receipt(self, result: Any) -> Receipt | None:
-        """The engine's receipt; one that cannot be read must not cost the reply."""
-        body = response.as_dict(result)
-        if body is None:
-            return None
-        try:
-            found = self.adapter.receipt(body)
-        except (AdapterError, ValidationError) as error:
-            logger.warning("session %s: the receipt cannot be read: %s", self.id, error)
-            found = None
-        usage = response.usage(body)
-        if usage is None or (found is not None and found.completion):
-            return found
-        counted = Receipt.from_usage(usage)
-        return found.model_copy(update={"completion": counted.completion}) if found else counted
+            return self._commit(prepared, None, found)[1]
 
     def edit(self, edit: Edit) -> None:
         """Declare an edit for the next turn, in indices of `view`. Checked there like a policy's.
@@ -312,23 +217,6 @@ class Session:
                     )
                 self._pins.add((index, history[index].digest))
 
-    def _pinned_in(self, history: Sequence[Record]) -> frozenset[int]:
-        if self._pinned is None and not self._pins:
-            return frozenset()
-        return frozenset(
-            index
-            for index, known in enumerate(history)
-            if known.pinned or (index, known.digest) in self._pins
-        )
-
-    def _record(self, message: Message, index: int) -> Record:
-        made = record(message)
-        if (index, made.digest) in self._state.redacted:
-            return tombstone(made)
-        if self._pinned is not None and self._pinned(made.message):
-            return made._replace(pinned=True)
-        return made
-
     def _check_version(self, expected: int | None) -> None:
         if expected is not None and expected != self.version:
             raise StaleSession(
@@ -337,19 +225,9 @@ class Session:
             )
 
     @property
-    def id(self) -> str:
-        """The session's name on the wire."""
-        return self._state.id
-
-    @property
     def is_idle(self) -> bool:
         """Whether no turn waits for its answer."""
         return self._num_open == 0
-
-    @property
-    def version(self) -> int:
-        """The version committed last; 0 before the first."""
-        return self._state.newest.version
 
     @property
     def history(self) -> list[Message]:
@@ -391,7 +269,19 @@ class Session:
     def stats(self) -> Stats:
         """Totals over all finished turns."""
         with self._lock:
-            return accounting.total(self._state.receipts, **self._counts)
+            known = self._state.recalls
+            recalls = {"hidden": known.hidden, "recalls": known.recalls, "repeated": known.repeated}
+            return accounting.total(self._state.receipts, **recalls, **self._counts)
 
     def __repr__(self) -> str:
         return f"Session({self.id!r}, version={self.version})"
+
+
+def _keeper(settings: Settings, state: State, note: Callable[[Skipped], None]) -> Keeper | None:
+    """What keeps the session's recalls; None where there are none."""
+    asked = as_recall(settings.recall)
+    if asked is None:
+        return None
+    from leyline_agent.recall.keeper import Keeper  # sqlite, only where it is used.
+
+    return Keeper(asked, state.recalls, state.id, note)

@@ -10,6 +10,7 @@ from leyline_agent.directive import Mode, as_mode
 from leyline_agent.message import Message
 from leyline_agent.options import hint
 from leyline_agent.question import AtOnce, Fulfil
+from leyline_agent.recall.options import RecallLike, as_recall
 from leyline_agent.timing.timing import Timing, as_timing
 from leyline_agent.trajectory import Observations
 
@@ -31,6 +32,8 @@ class ResumeOptions(TypedDict, total=False):
         timing: when edits are made: "now" with the call they are proposed for, "auto" when it costs
             least, or a `Timing`; "now".
         fulfil: asks a model what policies want to know; litellm, in a thread, where left out.
+        recall: keep what policies cut from tool results, and let the model see it again: True, a
+            file for the archive, or a `Recall`; False.
     """
 
     pinned: Pinned | None
@@ -38,6 +41,7 @@ class ResumeOptions(TypedDict, total=False):
     observers: Sequence[Observer]
     timing: Timing | str | None
     fulfil: Fulfil | AtOnce | None
+    recall: RecallLike | None
 
 
 class SessionOptions(ResumeOptions, total=False):
@@ -63,12 +67,14 @@ class Settings:
     observers: Sequence[Observer] = ()
     timing: Timing | str | None = None
     fulfil: Fulfil | AtOnce | None = None
+    recall: RecallLike | None = None
 
     def __post_init__(self) -> None:
         if self.mode_floor is not None:
             object.__setattr__(self, "mode_floor", as_mode(self.mode_floor))
         object.__setattr__(self, "observers", tuple(self.observers))
         object.__setattr__(self, "timing", as_timing(self.timing))
+        object.__setattr__(self, "recall", as_recall(self.recall))
 
     @classmethod
     def of(cls, options: SessionOptions | ResumeOptions) -> Settings:

@@ -9,6 +9,7 @@ from leyline_agent import branch
 from leyline_agent.branch import Draft, Snapshot
 from leyline_agent.directive import Mode
 from leyline_agent.proposal import Accepted
+from leyline_agent.recall.exchange import Exchange, Recalls
 from leyline_agent.receipt import Receipt
 from leyline_agent.timing.ledger import Ledger
 from leyline_agent.trajectory import Observations
@@ -51,6 +52,8 @@ class State:
             a call is a retry and keeps its number.
         receipts: oldest first.
         redacted: history index and digest of every message that is gone.
+        stubs: digests of what stood for such messages in a view.
+        recalls: what is known of recalls.
         ledger: what timing needs to know of the last call.
         answers: question's key -> what a model said, the last ones; none from before a redaction.
         spent: policy -> tokens that its questions have cost.
@@ -64,6 +67,8 @@ class State:
     unanswered: dict[tuple[int, str], int] = field(default_factory=dict)
     receipts: list[Receipt] = field(default_factory=list)
     redacted: set[tuple[int, str]] = field(default_factory=set)
+    stubs: set[str] = field(default_factory=set)
+    recalls: Recalls = field(default_factory=Recalls)
     ledger: Ledger = field(default_factory=Ledger)
     answers: dict[str, str] = field(default_factory=dict)
     spent: dict[str, int] = field(default_factory=dict)
@@ -100,10 +105,17 @@ class State:
         self.spent[policy] = self.spent.get(policy, 0) + tokens
 
     def commit(
-        self, draft: Draft, version: int, accepted: Sequence[Accepted], reply: Record | None
+        self,
+        draft: Draft,
+        version: int,
+        accepted: Sequence[Accepted],
+        reply: Record | None,
+        exchange: Exchange | None = None,
     ) -> tuple[Snapshot, Gone]:
         """Make the turn a version; what it continues to its end is a head no more."""
-        made = branch.committed(draft, version, accepted, reply)
+        made = branch.committed(draft, version, accepted, reply, exchange)
+        if exchange is not None:
+            self.recalls.add(exchange, hidden=reply is None)
         left = (
             head
             for head in self.heads
@@ -112,10 +124,11 @@ class State:
         self.heads = [made, *left][:MAX_HEADS]
         gone = _gone(draft, accepted)
         self.redacted |= gone.places
+        self.stubs |= gone.stubs
         if gone.places:
             self.answers = {}  # They may quote it.
-        if self.redacted:
-            self.heads = [branch.redacted(head, self.redacted) for head in self.heads]
+        if self.redacted or self.stubs:
+            self.heads = [branch.redacted(head, self.redacted, self.stubs) for head in self.heads]
         return self.heads[0], gone
 
 

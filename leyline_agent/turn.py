@@ -13,6 +13,7 @@ from leyline_agent.edit import apply as apply_edits
 from leyline_agent.errors import LeylineError
 from leyline_agent.message import Message, copy
 from leyline_agent.proposal import Proposal, Skipped
+from leyline_agent.recall.exchange import Spent
 from leyline_agent.receipt import Receipt
 from leyline_agent.timing.moment import Moment
 from leyline_agent.trajectory import Trajectory
@@ -35,6 +36,7 @@ class Prepared:
         commit: what the engine is told.
         adapter: the name of the adapter it goes through.
         asked: what the call is made with besides messages and tools; None for edits ahead of one.
+        tools: the tools that the model is shown; None when there are none.
     """
 
     draft: Draft
@@ -44,12 +46,14 @@ class Prepared:
     commit: Commit
     adapter: str = ""
     asked: Mapping[str, Any] | None = None
+    tools: Sequence[Mapping[str, Any]] | None = None
 
     @property
     def sent(self) -> list[Message]:
         """The edited view as it goes out: copies of what edits put there, the caller's messages."""
         accepted = self.proposal.accepted
-        sent = apply_edits([one.edit for one in accepted], self.draft.outgoing)
+        edits = [one.sent for one in accepted]
+        sent = apply_edits(edits, self.draft.outgoing)
         ours = {id(record.message) for one in accepted for record in one.records}
         return [copy(message) if id(message) in ours else message for message in sent]
 
@@ -66,6 +70,7 @@ class Turn:
         self.request = request
         self._session = session
         self._prepared = prepared
+        self._spent = Spent()
         self._open = True
 
     @property
@@ -108,6 +113,11 @@ class Turn:
         """Whether the turn waits for its answer."""
         return self._open
 
+    @property
+    def may_advance(self) -> bool:
+        """Whether the reply may be a recall; if not, a stream of it need not be held."""
+        return self._session._may_recall(self._prepared)
+
     def advance(self, result: Any) -> bool:
         """Whether the reply was not meant for the harness; `request` is then what to send next.
 
@@ -115,11 +125,32 @@ class Turn:
             while turn.advance(response):
                 response = call(turn.request)
             receipt = turn.finish(response)
+            return turn.delivered(response)
 
         Args:
             result: as for `finish`.
+
+        Raises:
+            LeylineError: the turn is closed already.
+            OSError: the journal cannot be written.
         """
-        return False
+        with self._session._lock:
+            self._check_open()
+            ahead = self._session._advance(self._prepared, result, self._spent)
+            if ahead is None:
+                return False
+            self._prepared = ahead
+            self.request = self._session._request(ahead)
+            return True
+
+    def delivered(self, result: Any) -> Any:
+        """The response that finished the turn, as the harness is to get it.
+
+        That is without calls of the recall tool, and with the usage of all calls of the turn; the
+        response itself where it has none of the former and is the only one. A dictionary is
+        copied, an object of a library is changed.
+        """
+        return self._session._delivered(result, self._spent)
 
     def finish(self, result: Any = None) -> Receipt:
         """Commit the turn: the engine has answered.
@@ -134,7 +165,7 @@ class Turn:
             OSError: the journal cannot be written; the turn is committed all the same.
         """
         self._close()
-        return self._session._finish(self._prepared, result)
+        return self._session._finish(self._prepared, result, self._spent)
 
     def fail(self, error: BaseException | str | None = None) -> None:
         """Give the turn up: nothing is committed, the base version stays.
@@ -147,10 +178,13 @@ class Turn:
 
     def _close(self) -> None:
         with self._session._lock:
-            if not self._open:
-                raise LeylineError(
-                    f"turn {self.commit.version} of session {self.commit.session!r} is closed "
-                    "already; begin a new one"
-                )
+            self._check_open()
             self._open = False
             self._session._num_open -= 1
+
+    def _check_open(self) -> None:
+        if not self._open:
+            raise LeylineError(
+                f"turn {self.commit.version} of session {self.commit.session!r} is closed "
+                "already; begin a new one"
+            )

@@ -13,7 +13,7 @@ message stands for an empty range. Edits of edits merge, so a view never grows l
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -37,12 +37,22 @@ class Record(NamedTuple):
         digest: `message.digest` of the original message.
         redacted: the original text is gone; only the digest is left of it.
         pinned: no edit may touch it.
+        recall: the id under which the whole of a shortened tool result is kept, or the one that
+            this result of a recall shows; "" when there is none.
+        bare: a stub as its policy wrote it, without the line that names the id; None for others.
     """
 
     message: Message
     digest: str
     redacted: bool = False
     pinned: bool = False
+    recall: str = ""
+    bare: Message | None = None
+
+    @property
+    def seen(self) -> Message:
+        """The message as policies see it."""
+        return self.message if self.bare is None else self.bare
 
     def matches(self, message: Mapping[str, Any]) -> bool:
         """Whether `message` is this one; cheap when it is equal as a dictionary."""
@@ -70,7 +80,7 @@ def tombstone(original: Record) -> Record:
     if kept.get("tool_calls"):
         message["tool_calls"] = [_tombstone_call(call) for call in calls(kept)]
     message[TOMBSTONE_FIELD] = original.digest
-    return original._replace(message=message, redacted=True)
+    return original._replace(message=message, redacted=True, bare=None)
 
 
 def _tombstone_call(call: Mapping[str, Any]) -> dict[str, Any]:
@@ -156,6 +166,23 @@ class View:
             if not piece.policy:
                 yield start, piece.start
 
+    def inserted(self) -> Iterable[tuple[int, Record]]:
+        """(view index, record) of every message that stands for none of the history."""
+        for piece, start in zip(self.pieces, self._starts, strict=False):
+            if piece.start == piece.end:
+                yield from enumerate(piece.records, start)
+
+    def answered(self, policy: str, call: Record, results: Sequence[Record], count: int) -> View:
+        """The view with a call that `count` new messages of the history (0 or 1) stand for.
+
+        The results behind it stand for none.
+        """
+        first, behind = self.history_len, self.history_len + count
+        if not count:
+            return View((*self.pieces, Piece(first, first, (call, *results), policy)))
+        shown = Piece(first, behind, (call,), policy)
+        return View((*self.pieces, shown, Piece(behind, behind, tuple(results), policy)))
+
     def extended(self, records: Iterable[Record]) -> View:
         """The view with new messages of the history behind it."""
         first = self.history_len
@@ -231,6 +258,19 @@ class View:
             return Cut(self, self.history_len)
         view = View(self.pieces[:count])
         return Cut(view, view.history_len)
+
+    def buried(self, stubs: Collection[str]) -> View:
+        """The view with tombstones for the edited messages of these digests."""
+        return View(
+            tuple(
+                piece._replace(
+                    records=tuple(tombstone(r) if r.digest in stubs else r for r in piece.records)
+                )
+                if piece.policy
+                else piece
+                for piece in self.pieces
+            )
+        )
 
     def replaced(self, changed: Mapping[int, Record]) -> View:
         """The view with other records of the same messages: history index -> record."""

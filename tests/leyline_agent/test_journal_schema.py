@@ -19,6 +19,7 @@ TASK = {"role": "user", "content": "Fix the bug \ud800."}
 EVENTS = {
     "open": journal_schema.Opened,
     "resume": journal_schema.Resumed,
+    "recall": journal_schema.RecallSet,
     "begin": journal_schema.Begun,
     "answer": journal_schema.AnswerCame,
     "commit": journal_schema.Committed,
@@ -61,7 +62,9 @@ def path(tmp_path):
     """The journal of a session to which everything happened that is written."""
     path = tmp_path / "one.jsonl"
     answering = at_once(lambda ask: "42")
-    session = Session(Stub(), adapter(), journal=path, mode_floor="repair", fulfil=answering)
+    session = Session(
+        Stub(), adapter(), journal=path, mode_floor="repair", fulfil=answering, recall=True
+    )
     messages = [TASK]
     for _ in range(3):
         messages = turn(session, messages)
@@ -151,3 +154,4 @@ def test_every_event_and_field_is_documented():
     assert table("Each of `edits`") == list(journal_schema.EditMade.model_fields)
     assert table("Each of `skipped`") == list(journal_schema.NotTaken.model_fields)
     assert table("Each of `moments`") == list(Moment.model_fields)
+    assert table("An `exchange`") == list(journal_schema.Exchange.model_fields)
