@@ -1,0 +1,129 @@
+"""The application: which requests are turns, which are the proxy's own, and which go through."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.routing import Route
+
+from leyline_adapters.proxy.about import JSON, SESSIONS, answer_about
+from leyline_adapters.proxy.asgi import HungUp, Incoming, Receive, Send, respond
+from leyline_adapters.proxy.body import Body, NotAnObject
+from leyline_adapters.proxy.calls import Call, Scope, told
+from leyline_adapters.proxy.dialect import Dialect, Unmanaged
+from leyline_adapters.proxy.engine import Engine
+from leyline_adapters.proxy.openai import ChatCompletions
+from leyline_adapters.proxy.problems import Api, problem
+from leyline_adapters.proxy.relay import Cut, relay
+from leyline_adapters.proxy.sessions import Sessions
+from leyline_adapters.proxy.turns import ManagedCall
+from leyline_adapters.proxy.upstream import Broken, Upstream
+from leyline_agent._version import __version__
+from leyline_agent.errors import LeylineError
+
+__all__ = ["Proxy", "create_app"]
+
+logger = logging.getLogger("leyline.proxy")
+
+_DIALECTS: Mapping[str, Dialect] = {"/v1/chat/completions": ChatCompletions()}
+
+
+class Proxy:
+    """The ASGI application under Starlette's.
+
+    Args:
+        upstream: where requests go.
+        engine: tells which adapter the sessions take.
+        sessions: whose turns they are.
+    """
+
+    def __init__(self, upstream: Upstream, engine: Engine, sessions: Sessions) -> None:
+        self.upstream = upstream
+        self.engine = engine
+        self.sessions = sessions
+        self._in_flight = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        try:
+            call = Call.of(scope)
+        except LeylineError as error:
+            api = _api(scope["path"])
+            await respond(send, 400, JSON, problem(api, 400, "invalid_session", str(error)))
+            return
+        incoming = Incoming(scope, receive)
+        self._in_flight += 1
+        try:
+            await incoming.until_hang_up(self._answer(call, incoming, send))
+        except Broken as error:
+            logger.warning("%s %s: %s", call.method, call.path, error)
+            body = problem(_api(call.path), error.status, error.kind, str(error))
+            await respond(send, error.status, JSON, body)
+        except (HungUp, Cut):
+            pass  # Nobody is there; or the connection is closed without an end, as it broke.
+        finally:
+            self._in_flight -= 1
+
+    async def _answer(self, call: Call, incoming: Incoming, send: Send) -> None:
+        if call.path == "/health" and call.method == "GET":
+            await respond(send, 200, JSON, json.dumps(self._health()).encode())
+        elif call.path == SESSIONS or call.path.startswith("/v1/leyline/"):
+            await answer_about(self.sessions, call, send)
+        elif call.method == "POST" and call.path in _DIALECTS:
+            await self._complete(_DIALECTS[call.path], call, await incoming.whole(), send)
+        else:
+            body = incoming.pieces() if incoming.has_body else b""
+            await relay(self.upstream, call, body, send, [])
+
+    async def _complete(self, dialect: Dialect, call: Call, data: bytes, send: Send) -> None:
+        """A call to complete a chat: a turn, or, with the reason in a header, as it is."""
+        try:
+            asked = dialect.asked(Body(data, ("messages", "tools")))
+            adapter = await self.engine.adapter(dialect, call.headers)
+            turn = self.sessions.begin(call, adapter, asked.messages, asked.tools, **asked.rest)
+        except Broken:
+            raise
+        except (NotAnObject, Unmanaged) as error:
+            reason = f"the request is no turn: {error}"
+        except LeylineError as error:
+            reason = f"{type(error).__name__}: {error}"
+        except Exception as error:  # A fault in a pin function or a journal's disk.
+            logger.exception("a call goes out unedited")
+            reason = f"{type(error).__name__}: {error}"
+        else:
+            await ManagedCall(self.upstream, dialect, call, asked, turn).answer(send)
+            return
+        logger.warning("a call goes out unedited: %s", reason)
+        await relay(self.upstream, call, data, send, told({"Leyline-Bypassed": reason}))
+
+    def _health(self) -> dict[str, Any]:
+        return {
+            "status": "ok",
+            "version": __version__,
+            "upstream": self.upstream.url,
+            "adapter": self.engine.name,
+            "sessions": len(self.sessions),
+            "in_flight": self._in_flight - 1,
+        }
+
+
+def create_app(upstream: Upstream, engine: Engine, sessions: Sessions) -> Starlette:
+    """The HTTP application between harnesses and an upstream."""
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        async with upstream:
+            await engine.look()
+            yield
+
+    proxy = Proxy(upstream, engine, sessions)
+    return Starlette(routes=[Route("/{path:path}", endpoint=proxy)], lifespan=lifespan)
+
+
+def _api(path: str) -> Api:
+    return "anthropic" if "/messages" in path else "openai"

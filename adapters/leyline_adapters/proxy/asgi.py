@@ -1,0 +1,79 @@
+"""The little of ASGI that answers are made of."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from typing import Any
+
+from leyline_adapters.proxy.calls import Scope
+from leyline_adapters.proxy.upstream import Headers
+
+__all__ = ["HungUp", "Incoming", "Receive", "Send", "respond"]
+
+Message = dict[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+
+class HungUp(Exception):
+    """The client went away while it sent its request."""
+
+
+class Incoming:
+    """A request's body, and whether its client is still there.
+
+    Args:
+        scope: the request's head.
+        receive: gives its body, and tells when the client has gone.
+    """
+
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        names = {name.lower() for name, _ in scope["headers"]}
+        self.has_body = bool(names & {b"content-length", b"transfer-encoding"})
+        self._receive = receive
+        self._is_read = asyncio.Event()
+        if not self.has_body:
+            self._is_read.set()
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """The body, piece by piece. Raises HungUp."""
+        more = True
+        while more:
+            event = await self._receive()
+            if event["type"] == "http.disconnect":
+                raise HungUp
+            more = event.get("more_body", False)
+            if event.get("body"):
+                yield event["body"]
+        self._is_read.set()
+
+    async def whole(self) -> bytes:
+        """The whole body. Raises HungUp."""
+        return b"".join([piece async for piece in self.pieces()])
+
+    async def until_hang_up(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do the work; a client that goes away once its request is read cancels it."""
+        task = asyncio.create_task(work)
+        gone = asyncio.create_task(self._gone())
+        try:
+            await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            gone.cancel()
+            if not task.done():
+                task.cancel()
+                await asyncio.wait({task})
+        if not task.cancelled():
+            task.result()
+
+    async def _gone(self) -> None:
+        await self._is_read.wait()
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
+
+async def respond(send: Send, status: int, headers: Headers, body: bytes) -> None:
+    """A whole answer at once."""
+    length = (b"content-length", str(len(body)).encode())
+    await send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,95 @@
+"""Dialects: what the two APIs have in common, as a call that is a turn needs it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from leyline_adapters.proxy.body import Body
+from leyline_adapters.proxy.problems import Api
+from leyline_adapters.proxy.streams import Event
+from leyline_agent.adapter import Request
+from leyline_agent.message import Message
+
+__all__ = ["Asked", "Dialect", "Unmanaged", "Whole"]
+
+
+class Unmanaged(Exception):
+    """A request that cannot be a turn; its text says why."""
+
+
+class Asked(Protocol):
+    """A request as a session takes it."""
+
+    @property
+    def messages(self) -> Sequence[Message]:
+        """The conversation as chat."""
+        ...
+
+    @property
+    def tools(self) -> Sequence[Mapping[str, Any]] | None:
+        """The tools as OpenAI specifications; None for none."""
+        ...
+
+    @property
+    def rest(self) -> Mapping[str, Any]:
+        """What else it asks for, by name."""
+        ...
+
+    def sent(self, request: Request) -> bytes:
+        """The request to send, for what the session made of it."""
+        ...
+
+
+class Whole(Protocol):
+    """A stream, put together while it goes by.
+
+    Attributes:
+        error: what went wrong on the way; "" when nothing did.
+    """
+
+    error: str
+
+    @property
+    def finished(self) -> bool:
+        """Whether the reply is whole, though figures may follow."""
+        ...
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing follows any more."""
+        ...
+
+    def add(self, event: Event) -> None:
+        """Take an event into account."""
+        ...
+
+    def response(self) -> dict[str, Any] | None:
+        """The chat completion; None when there is none."""
+        ...
+
+
+class Dialect(Protocol):
+    """An API that completes chats."""
+
+    @property
+    def api(self) -> Api:
+        """Whose it is."""
+        ...
+
+    @property
+    def adapter(self) -> str:
+        """The installed adapter for a provider of it."""
+        ...
+
+    def asked(self, body: Body) -> Asked:
+        """What a request asks for. Raises Unmanaged."""
+        ...
+
+    def completion(self, body: Mapping[str, Any]) -> dict[str, Any] | None:
+        """An answer as a chat completion; None when it is none."""
+        ...
+
+    def stream(self) -> Whole:
+        """For an answer that is streamed."""
+        ...

@@ -1,0 +1,87 @@
+"""OpenAI's chat completions: the session's own form, so nothing is converted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from leyline_adapters.proxy.body import Body
+from leyline_adapters.proxy.dialect import Unmanaged
+from leyline_adapters.proxy.problems import Api
+from leyline_adapters.proxy.streams import Event
+from leyline_agent.adapter import Request
+from leyline_agent.message import Message
+from leyline_agent.wrapping.streams import Assembly
+
+__all__ = ["RESERVED", "ChatCompletions"]
+
+RESERVED = frozenset({"self", "messages", "tools", "extra_body", "expected_version"})
+"""Names that mean something else to `Session.begin` than they may in a body."""
+
+
+class ChatCompletions:
+    """`/v1/chat/completions`."""
+
+    api: Api = "openai"
+    adapter = "openai"
+
+    def asked(self, body: Body) -> _Asked:
+        """What a request asks for. Raises Unmanaged."""
+        if "leyline" in body.values:
+            raise Unmanaged("the request has a field leyline: somebody else manages its session")
+        return _Asked(body)
+
+    def completion(self, body: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The answer itself; None when no choice is in it."""
+        return dict(body) if body.get("choices") else None
+
+    def stream(self) -> _Chunks:
+        """For an answer that is streamed."""
+        return _Chunks()
+
+
+class _Asked:
+    """A request; its messages and tools are the very objects that were read."""
+
+    def __init__(self, body: Body) -> None:
+        self._body = body
+        self.messages: Sequence[Message] = body.values.get("messages", ())
+        found = body.values.get("tools")
+        self.tools: Sequence[Mapping[str, Any]] | None = found if isinstance(found, list) else None
+        self.rest = {key: v for key, v in body.values.items() if key not in RESERVED}
+
+    def sent(self, request: Request) -> bytes:
+        """The request to send; what an adapter adds goes beside the other fields."""
+        given = {key: value for key, value in request.items() if key != "extra_body"}
+        added = request.get("extra_body") or {}
+        return self._body.replaced({**self._body.values, **given, **added})
+
+
+class _Chunks:
+    """A streamed chat completion."""
+
+    def __init__(self) -> None:
+        self._assembly = Assembly()
+        self.ended = False
+        self.error = ""
+
+    @property
+    def finished(self) -> bool:
+        """Whether the reply is whole, though figures may follow."""
+        return self._assembly.finished or self.ended
+
+    def add(self, event: Event) -> None:
+        """Take an event into account."""
+        if event.data == "[DONE]":
+            self.ended = True
+            return
+        body = event.body
+        if body is None:
+            return
+        if body.get("error"):
+            self.error = "the upstream told of an error in the stream"
+        self._assembly.add(body)
+
+    def response(self) -> dict[str, Any] | None:
+        """The chat completion; None when there is none."""
+        return self._assembly.response()
