@@ -15,6 +15,7 @@ from leyline_agent.receipt import EditReceipt, Reason, Receipt
 
 if TYPE_CHECKING:
     from leyline_agent.proposal import Accepted, Skipped
+    from leyline_agent.timing.moment import Moment
     from leyline_agent.turn import Prepared
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "edits",
     "error_type",
     "is_abandoned",
+    "moment",
     "skipped",
     "spent",
 ]
@@ -156,6 +158,21 @@ def skipped(note: Skipped) -> Attributes:
     found: Attributes = {"leyline.edit.policy": note.policy, "error.type": note.kind}
     if note.where:
         found["leyline.edit.where"] = note.where
+    return found
+
+
+def moment(chosen: Moment) -> Attributes:
+    """When some of a turn's edits are made, and why."""
+    found: Attributes = {
+        "leyline.moment.when": chosen.when.value,
+        "leyline.moment.held": chosen.held,
+        "leyline.moment.reason": chosen.reason,
+        "leyline.moment.edits": len(chosen.edits),
+        "leyline.moment.saves": chosen.saves,
+        "leyline.moment.cost": chosen.cost,
+    }
+    if chosen.calls is not None:
+        found["leyline.moment.calls"] = chosen.calls
     return found
 
 

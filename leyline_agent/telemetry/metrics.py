@@ -46,13 +46,18 @@ class Metrics:
         self._edits = meter.create_counter(
             "leyline.edits", "{edit}", "Edits by policy, mode used and reason."
         )
+        self._held = meter.create_counter(
+            "leyline.held", "{edit}", "Edits left for a later moment, counted once a turn."
+        )
         self._skipped = meter.create_counter(
             "leyline.skipped", "{edit}", "Policies and edits not taken."
         )
 
-    def begun(self, seconds: float, skipped: Iterable[Attributes]) -> None:
+    def begun(self, seconds: float, skipped: Iterable[Attributes], held: int) -> None:
         """Policies ran."""
         self._policy_ms.record(seconds * 1e3)
+        if held:
+            self._held.add(held)
         for note in skipped:
             self._skipped.add(1, _only(note, "leyline.edit.policy", "error.type"))
 

@@ -95,7 +95,7 @@ class Telemetry:
         began = now - int(proposal.seconds * 1e9)
         shared = attributes.common(prepared, self._provider)
         notes = [attributes.skipped(note) for note in proposal.skipped]
-        self._metrics.begun(proposal.seconds, notes)
+        self._metrics.begun(proposal.seconds, notes, len(proposal.held))
         is_call = "gen_ai.operation.name" in shared
         kinds = self._trace.SpanKind
         span = self._tracer.start_span(
@@ -110,6 +110,8 @@ class Telemetry:
             span.set_attributes(attributes.asked(prepared))
             for note in notes:
                 span.add_event("leyline.skipped", note, now)
+            for moment in proposal.moments:
+                span.add_event("leyline.moment", attributes.moment(moment), now)
             inside = self._trace.set_span_in_context(span)
             policies = self._tracer.start_span("leyline.policies", inside, start_time=began)
             policies.end(now)

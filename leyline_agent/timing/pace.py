@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -149,7 +150,12 @@ class Pace:
         self._state.ledger.committed(prepared.proposal.moments, receipt, self._timing.clock())
         if prepared.asked is not None and made.seen.pending and self._can_edit_ahead:
             tools = prepared.trajectory.tools or None
-            thread = threading.Thread(target=self._ahead, args=(tools,), name="leyline-edit-ahead")
+            run = (
+                contextvars.copy_context().run
+            )  # What it is told to belongs to the caller's trace.
+            thread = threading.Thread(
+                target=run, args=(self._ahead, tools), name="leyline-edit-ahead"
+            )
             self._running.append(thread)
             thread.start()
 

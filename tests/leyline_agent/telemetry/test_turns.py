@@ -372,3 +372,27 @@ def test_spans_that_go_nowhere_are_told_of_once():
     with pytest.warns(LeylineWarning, match="no tracer provider"):
         session.begin([TASK]).finish("ok")
     session.begin([TASK, TASK]).finish("ok")
+
+
+def test_edits_that_wait_are_events(told):
+    policy = "truncate_older_than:n=2,max_chars=40"
+    session = Session(policy, model(), timing="auto", observers=[told.telemetry()])
+    messages = run(session, 1)
+    run(session, 2, run(session, 1, messages, content="more " * 2000))
+    span, stats = told.turns[-1], session.stats()
+    (event,) = span.events
+    assert (event.name, event.attributes["leyline.moment.when"]) == ("leyline.moment", "wait")
+    assert event.attributes["leyline.moment.held"] is True
+    assert event.attributes["leyline.moment.edits"] == 1
+    assert event.attributes["leyline.moment.reason"]
+    assert told.metrics["leyline.held", frozenset()] == stats.held == 1
+
+
+def test_edits_while_a_tool_runs_are_told_below_the_caller(told):
+    policy, told_of = "truncate_older_than:n=2,max_chars=40", [told.telemetry()]
+    session = Session(policy, MockAdapter(model()), timing="auto", observers=told_of)
+    with told.tracer_provider.get_tracer("mine").start_as_current_span("agent") as mine:
+        run(session, 6)
+    ahead = [span for span in told.turns if span.name == "leyline.edit_ahead"]
+    assert ahead
+    assert {span.parent and span.parent.span_id for span in ahead} == {mine.context.span_id}
