@@ -150,12 +150,9 @@ class Pace:
         self._state.ledger.committed(prepared.proposal.moments, receipt, self._timing.clock())
         if prepared.asked is not None and made.seen.pending and self._can_edit_ahead:
             tools = prepared.trajectory.tools or None
-            run = (
-                contextvars.copy_context().run
-            )  # What it is told to belongs to the caller's trace.
-            thread = threading.Thread(
-                target=run, args=(self._ahead, tools), name="leyline-edit-ahead"
-            )
+            # In the caller's context: what observers make of it belongs to the caller's trace.
+            run, name = contextvars.copy_context().run, "leyline-edit-ahead"
+            thread = threading.Thread(target=run, args=(self._ahead, tools), name=name)
             self._running.append(thread)
             thread.start()
 
