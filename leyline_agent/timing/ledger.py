@@ -44,7 +44,8 @@ class Ledger:
             return
         self.tool_missed = any(moment.when is When.TOOL for moment in moments)
         appended = not receipt.edits and receipt.prompt >= self.prompt >= _MIN_CACHED
-        missed = appended and receipt.reused < _HIT * self.prompt
+        read = receipt.cache_read  # None where the provider tells nothing of its cache
+        missed = appended and read is not None and read < _HIT * self.prompt
         self.expected = self.prompt if missed else 0
         self.gap = 0.0 if self.answered is None else at - self.answered
         self.answered, self.prompt = at, receipt.prompt

@@ -7,9 +7,10 @@ from leyline_agent.timing.ledger import Ledger
 from leyline_agent.timing.moment import Moment, When
 
 
-def receipt(prompt, reused=0, edits=0):
+def receipt(prompt, reused=0, edits=0, tells=True):
     return Receipt(
         prompt=prompt,
+        cache_read=reused if tells else None,
         reused_exact=reused,
         prefilled=prompt - reused,
         appended=prompt,
@@ -53,6 +54,7 @@ def test_a_miss_where_a_hit_was_due_is_a_cold_cache():
         [receipt(5000), receipt(5200, edits=1)],  # an edit broke it
         [receipt(5000), receipt(2000)],  # another conversation
         [receipt(0), receipt(5000)],  # nothing was counted
+        [receipt(5000), receipt(5200, tells=False)],  # nothing is told of the cache
     ],
 )
 def test_no_hit_is_no_miss_where_none_was_due(calls):
