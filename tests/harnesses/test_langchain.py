@@ -203,3 +203,33 @@ def test_an_engine_that_makes_the_calls_makes_them_here(build, model) -> None:
         "system", "user", "assistant", "tool",
     ]  # fmt: skip
     assert middleware.leyline.sessions[0].version == 2
+
+
+def test_what_was_cut_is_recalled_behind_the_agent_s_back(build, output) -> None:
+    """The model asks for the first output by the id that its stub names, and then goes on."""
+
+    class Recalling(Scripted):
+        asked: bool = False
+
+        def _generate(self, messages: Any, *args: Any, **options: Any) -> Any:
+            stub = next((m.content for m in messages if "leyline_recall(" in m.content), "")
+            if self.asked or not stub:
+                return super()._generate(messages, *args, **options)
+            self.asked = True
+            self.sent.append(messages)
+            id = stub.split('leyline_recall("')[1].split('"')[0]
+            called = {"id": "ask", "name": "leyline_recall", "args": {"id": id}}
+            reply = AIMessage(content="", tool_calls=[called])
+            return ChatResult(generations=[ChatGeneration(message=reply)])
+
+    model = Recalling(sent=[], bound=[])
+    agent, middleware = build(model, leyline={"recall": True})
+    state = agent.invoke(task("Run it."))
+    assert state["messages"][-1].content == "Done."
+    assert "leyline_recall" not in str(state["messages"])
+    assert any(m.content.startswith("output 0") and len(m.content) > 500
+               for m in model.sent[3] if isinstance(m, ToolMessage))  # fmt: skip
+    assert [getattr(t, "name", None) or t["function"]["name"] for t in model.bound[0]["tools"]] == [
+        "run", "leyline_recall",
+    ]  # fmt: skip
+    assert not middleware.leyline.bypassed

@@ -252,3 +252,30 @@ async def test_an_engine_that_makes_the_calls_makes_none_as_a_stream(build, scri
         async with agent.run_stream("Run it."):
             pass
     assert model.leyline.sessions[0].is_idle
+
+
+def test_what_was_cut_is_recalled_behind_the_agent_s_back(build) -> None:
+    """The model asks for the first output by the id that its stub names, and then goes on."""
+
+    class Recalling(Script):
+        tools: tuple[str, ...] = ()
+
+        async def reply(self, messages: list[Any], info: AgentInfo) -> ModelResponse:
+            parts = [part for message in messages for part in returns(message)]
+            stub = next((p.content for p in parts if "leyline_recall(" in p.content), "")
+            if self.tools or not stub:
+                return await super().reply(messages, info)
+            self.tools = tuple(tool.name for tool in info.function_tools)
+            self.sent.append(messages)
+            id = stub.split('leyline_recall("')[1].split('"')[0]
+            return ModelResponse([ToolCallPart("leyline_recall", {"id": id}, "ask")])
+
+    script = Recalling()
+    agent, model = build(script, recall=True)
+    result = agent.run_sync("Run it.")
+    assert result.output == "Done."
+    assert "leyline_recall" not in str(result.all_messages())
+    assert script.tools == ("run", "leyline_recall")
+    shown = [part.content for message in script.sent[3] for part in returns(message)]
+    assert any(text.startswith("output 0") and len(text) > 500 for text in shown)
+    assert not model.leyline.bypassed

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any, Unpack
 
 from leyline_adapters.harnesses.native import Completion, Harness, NativeTurn, completion, missing
@@ -62,14 +63,16 @@ class LeylineMiddleware(AgentMiddleware):
     ) -> ModelResponse:
         """Call the model with the view; of a recall, call it again."""
         turn = self._begin(request)
-        return turn.run(lambda turn: handler(_overridden(request, turn)), _told, _made)
+        return turn.run(lambda turn: handler(_overridden(request, turn)), _told, _made, _made)
 
     async def awrap_model_call(
         self, request: ModelRequest, handler: Callable[[ModelRequest], Awaitable[ModelResponse]]
     ) -> ModelResponse:
         """`wrap_model_call`, awaited."""
         turn = self._begin(request)
-        return await turn.arun(lambda turn: handler(_overridden(request, turn)), _told, _made)
+        return await turn.arun(
+            lambda turn: handler(_overridden(request, turn)), _told, _made, _made
+        )
 
     def _begin(self, request: ModelRequest) -> NativeTurn[BaseMessage]:
         system = [request.system_message] if request.system_message else []
@@ -138,11 +141,15 @@ def _is_call(part: Any) -> bool:
     return isinstance(part, dict) and part.get("type") in _CALL_BLOCKS
 
 
-def _told(response: Any) -> Completion:
-    """A chat completion of what a handler returns: a response, one extended, or a message."""
+def _reply(response: Any) -> AIMessage:
     found = getattr(response, "model_response", response)
     replies = getattr(found, "result", None) or [found]
-    reply = next(message for message in replies if isinstance(message, AIMessage))
+    return next(message for message in replies if isinstance(message, AIMessage))
+
+
+def _told(response: Any) -> Completion:
+    """A chat completion of what a handler returns: a response, one extended, or a message."""
+    reply = _reply(response)
     usage = reply.usage_metadata or {}
     cached = (usage.get("input_token_details") or {}).get("cache_read") or 0
     counted = {
@@ -153,16 +160,26 @@ def _told(response: Any) -> Completion:
     return completion(_Codec().read(reply), counted if usage else None)
 
 
-def _made(answer: Completion) -> ModelResponse:
-    """The other way round, for an adapter that makes the calls itself."""
-    reply = _Codec().made(answer["choices"][0]["message"])
-    usage = answer.get("usage") or {}
-    prompt, new = usage.get("prompt_tokens", 0), usage.get("completion_tokens", 0)
+def _made(answer: Completion, response: Any = None) -> Any:
+    """The other way round: a new response, or a copy of one with another reply."""
+    message, usage = answer["choices"][0]["message"], answer.get("usage") or {}
+    prompt, new = usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0
     cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
-    reply.usage_metadata = {
+    counted = {
         "input_tokens": prompt,
         "output_tokens": new,
         "total_tokens": prompt + new,
         "input_token_details": {"cache_read": cached},
     }
-    return ModelResponse(result=[reply])
+    if response is None:
+        reply = _Codec().made(message)
+        reply.usage_metadata = counted
+        return ModelResponse(result=[reply])
+    known = _reply(response)
+    reply = _Codec().edited(known, message)
+    reply.usage_metadata = counted if usage else known.usage_metadata
+    if response is known:
+        return reply
+    inner = getattr(response, "model_response", response)
+    made = replace(inner, result=[reply if one is known else one for one in inner.result])
+    return made if inner is response else replace(response, model_response=made)

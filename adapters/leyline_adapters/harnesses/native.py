@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from typing import Any, Generic, Protocol, TypeVar
 
 from leyline_agent.adapter import Adapter, CallingAdapter, Request, check_adapter
-from leyline_agent.errors import AdapterError
+from leyline_agent.errors import AdapterError, LeylineError
 from leyline_agent.message import Message, calls
 from leyline_agent.policy import PolicyLike, as_policy
 from leyline_agent.settings import SessionOptions, Settings
@@ -99,13 +99,15 @@ def restored(
 
     Returns:
         For each message sent: the native object itself where it was left alone; an edited copy
-        of the one with the same tool calls, or the same call's result; else a new one.
+        of the one with the same calls, of the same call's result, or of the same role in its
+        place; else a new one.
     """
     places = {id(message): place for place, message in enumerate(read)}
     callers: dict[tuple[str, ...], list[int]] = {}
     for place, message in enumerate(read):
         if key := _call_ids(message):
             callers.setdefault(key, []).append(place)
+    kept = {id(message) for message in sent}
     result: list[N] = []
     behind = 0
     for message in sent:
@@ -114,13 +116,24 @@ def restored(
             result.append(natives[place])
             behind = place + 1
             continue
-        original = (one for one in callers.get(_call_ids(message), ()) if one >= behind)
-        if (edited := next(original, None)) is not None:
+        if key := _call_ids(message):
+            edited = next((one for one in callers.get(key, ()) if one >= behind), None)
+        else:
+            edited = behind if _may_be_of(message, read[behind : behind + 1], kept) else None
+        if edited is None:
+            result.append(codec.made(message))
+        else:
             result.append(codec.edited(natives[edited], message))
             behind = edited + 1
-        else:
-            result.append(codec.made(message))
     return result
+
+
+def _may_be_of(message: Message, next_read: Sequence[Message], kept: set[int]) -> bool:
+    """Whether a message without calls is the next one, edited: the same role, and it is gone."""
+    return any(
+        one.get("role") == message.get("role") and id(one) not in kept and not _call_ids(one)
+        for one in next_read
+    )
 
 
 def _call_ids(message: Message) -> tuple[str, ...]:
@@ -188,13 +201,16 @@ class NativeTurn(Generic[N]):
         send: Callable[[NativeTurn[N]], R],
         told: Callable[[R], Completion],
         made: Callable[[Completion], R],
+        amended: Callable[[Completion, R], R] | None = None,
     ) -> R:
         """Make the call, and again while its reply is for the session, and finish the turn.
 
         Args:
             send: calls the framework's model with `messages`, `tools` and `extra` of the turn.
             told: the framework's response as a chat completion.
-            made: the other way round; for an adapter that makes the calls itself.
+            made: the other way round, where the adapter makes the calls itself.
+            amended: a copy of a response with the reply of a completion, where recalls were in
+                it; `made` without the framework's response when left out.
         """
         with self._failing():
             while True:
@@ -208,13 +224,14 @@ class NativeTurn(Generic[N]):
                 if not self.advance(answer):
                     break
         self.answered(answer)
-        return response
+        return self._delivered(answer, response, amended or (lambda told, _: made(told)))
 
     async def arun(
         self,
         send: Callable[[NativeTurn[N]], Awaitable[R]],
         told: Callable[[R], Completion],
         made: Callable[[Completion], R],
+        amended: Callable[[Completion, R], R] | None = None,
     ) -> R:
         """`run` for a framework that awaits its model."""
         with self._failing():
@@ -229,11 +246,23 @@ class NativeTurn(Generic[N]):
                 if not self.advance(answer):
                     break
         self.answered(answer)
-        return response
+        return self._delivered(answer, response, amended or (lambda told, _: made(told)))
 
     @property
     def _request(self) -> dict[str, Any]:
         return self.leyline.request if self.leyline else self._given
+
+    def _delivered(
+        self, answer: Completion | None, response: R, amended: Callable[[Completion, R], R]
+    ) -> R:
+        if self.leyline is None or answer is None:
+            return response
+        try:
+            final = self.leyline.delivered(answer)
+            return response if final is answer else amended(final, response)
+        except Exception:  # The framework gets the reply as it came.
+            logger.exception("a %s cannot be cleaned of recalls", type(response).__name__)
+            return response
 
     @property
     def caller(self) -> CallingAdapter | None:
@@ -288,6 +317,11 @@ class Harness(Generic[N]):
     ) -> None:
         check_adapter(adapter)
         Settings.of(options)
+        if options.get("recall") and not makes_calls:
+            raise LeylineError(
+                f"recall: the hook of {name} only edits calls and does not make them, so the "
+                "model's recalls could not be answered; leave recall out"
+            )
         policy = as_policy([] if policies is None else policies)
         self.leyline = Wrapped(name, policy, adapter, journal_folder(journal), options)
         self._codec = codec

@@ -88,7 +88,7 @@ class LeylineModel(WrapperModel):
             settings = _with(model_settings, turn)
             return await self.wrapped.request(_joined(turn.messages), settings, offered)
 
-        return await turn.arun(send, _told, _made)
+        return await turn.arun(send, _told, _made, _made)
 
     @asynccontextmanager
     async def request_stream(
@@ -295,14 +295,17 @@ def _told(response: ModelResponse) -> Completion:
     return completion(_read_response(response), counted if usage.input_tokens else None)
 
 
-def _made(answer: Completion) -> ModelResponse:
-    """The other way round, for an adapter that makes the calls itself."""
-    response: ModelResponse = _Codec().made(answer["choices"][0]["message"]).message
-    usage = answer.get("usage") or {}
+def _made(answer: Completion, response: ModelResponse | None = None) -> ModelResponse:
+    """The other way round: a new response, or a copy of one with another reply."""
+    message, usage = answer["choices"][0]["message"], answer.get("usage") or {}
     details = usage.get("prompt_tokens_details") or {}
-    counted = RequestUsage(
-        input_tokens=usage.get("prompt_tokens", 0),
-        output_tokens=usage.get("completion_tokens", 0),
-        cache_read_tokens=details.get("cached_tokens") or 0,
-    )
-    return replace(response, usage=counted, model_name=answer.get("model"))
+    counts = {
+        "input_tokens": usage.get("prompt_tokens") or 0,
+        "output_tokens": usage.get("completion_tokens") or 0,
+        "cache_read_tokens": details.get("cached_tokens") or 0,
+    }
+    if response is not None:
+        edited = _edited_response(response, message)
+        return replace(edited, usage=replace(response.usage, **counts) if usage else response.usage)
+    made: ModelResponse = _Codec().made(message).message
+    return replace(made, usage=RequestUsage(**counts), model_name=answer.get("model"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from leyline_agent.testing import DeterministicModel, tool_call
 from leyline_agent.warning import LeylineWarning
 
 POLICY = "truncate_older_than:n=1,max_chars=40"
+TOOLS = [{"type": "function", "function": {"name": "run", "parameters": {"type": "object"}}}]
 LONG = "a line of output\n" * 40
 
 
@@ -136,6 +138,15 @@ def test_an_edited_result_is_a_copy_and_an_inserted_message_is_new() -> None:
     assert back[3] == replace(natives[3], text="cut")
     assert back[-1] == Note("user", "STATE UPDATE", mark="made")
     assert all(one is natives[i] for i, one in enumerate(back[:-1]) if i != 3)
+
+
+def test_a_text_in_the_place_of_one_of_the_same_role_is_that_one_edited() -> None:
+    natives = [Note("user", "1", mark="a"), Note("assistant", "2", mark="b"), Note("user", "3")]
+    read = [NoteCodec().read(note) for note in natives]
+    sent = [read[0], {"role": "user", "content": "new"}, {**read[1], "content": "cut"}, read[2]]
+    assert restored(NoteCodec(), natives, read, sent) == [
+        natives[0], Note("user", "new", mark="made"), replace(natives[1], text="cut"), natives[2],
+    ]  # fmt: skip
 
 
 def test_a_conversation_is_edited_on_the_way_and_its_record_is_not() -> None:
@@ -258,10 +269,53 @@ async def test_an_adapter_that_makes_calls_is_awaited() -> None:
     assert (await turn.arun(Model().acall, told, made)).text == "Yes."
 
 
+def recall_first(messages: list[Message]) -> Message:
+    stub = next(m["content"] for m in messages if "leyline_recall(" in m["content"])
+    asked = {"id": stub.split('leyline_recall("')[1].split('"')[0]}
+    function = {"name": "leyline_recall", "arguments": json.dumps(asked)}
+    return {"role": "assistant", "tool_calls": [{"type": "function", "function": function}]}
+
+
+def test_a_recall_is_answered_between_two_calls() -> None:
+    engine = DeterministicModel(recall_first, "Done.")
+    place = Harness("notes", NoteCodec(), POLICY, engine, None, {"recall": True})
+    reply = place.begin(conversation(2), TOOLS).run(Model(), told, made)
+    assert reply == Note("assistant", "Done.", mark="made")
+    first, second = engine.requests
+    assert [tool["function"]["name"] for tool in first["tools"]] == ["run", "leyline_recall"]
+    assert second["messages"][-1]["content"].startswith("0 a line of output")
+    assert place.leyline.sessions[0].history[-1]["content"] == "Done."
+
+
+async def test_a_recall_of_the_framework_s_own_model_is_hidden_from_it() -> None:
+    """It is asked again, with the exchange; the reply it gets has no call of ours left."""
+    both = [tool_call(name, id="c9")["tool_calls"][0] for name in ("leyline_recall", "run")]
+    engine = DeterministicModel(recall_first, {"role": "assistant", "tool_calls": both})
+    place = Harness("notes", NoteCodec(), POLICY, None, None, {"recall": True})
+    sent: list[list[Note]] = []
+
+    async def send(turn: NativeTurn[Note]) -> Completion:
+        sent.append(turn.messages)
+        assert [tool["function"]["name"] for tool in turn.tools] == ["leyline_recall"]
+        answer: Completion = engine.complete({"messages": list(map(NoteCodec().read, sent[0]))})
+        return answer
+
+    turn: Any = place.begin(conversation(2), TOOLS)
+    reply = await turn.arun(send, lambda one: one, lambda one: one)
+    assert [note.mark for note in sent[1][-2:]] == ["made", "made"]
+    (left,) = reply["choices"][0]["message"]["tool_calls"]
+    assert left["function"]["name"] == "run"
+
+
 def test_an_adapter_that_makes_calls_does_not_fit_a_hook_that_only_edits() -> None:
     place = harness(adapter=DeterministicModel("Yes."), makes_calls=False)
     with pytest.raises(AdapterError, match="'deterministic' makes the model's calls itself"):
         place.begin(conversation(1))
+
+
+def test_recall_does_not_fit_a_hook_that_only_edits() -> None:
+    with pytest.raises(LeylineError, match="could not be answered; leave recall out"):
+        Harness("notes", NoteCodec(), None, None, None, {"recall": True}, makes_calls=False)
 
 
 def test_slips_are_told_where_the_harness_is_made(tmp_path: Path) -> None:
