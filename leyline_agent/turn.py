@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -151,6 +151,10 @@ class Turn:
         copied, an object of a library is changed.
         """
         return self._session._delivered(result, self._spent)
+
+    def delivery(self) -> Callable[[Any], Any]:
+        """`delivered` for the chunks of a stream, to be called with each in turn."""
+        return self._session._delivery(self._spent)
 
     def finish(self, result: Any = None) -> Receipt:
         """Commit the turn: the engine has answered.

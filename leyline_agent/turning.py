@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -176,6 +176,13 @@ class Turning:
         from leyline_agent.recall.delivery import delivered
 
         return delivered(result, spent.usages)
+
+    def _delivery(self, spent: Spent) -> Callable[[Any], Any]:
+        if self._keeper is None:
+            return lambda chunk: chunk
+        from leyline_agent.recall.delivery import Delivery
+
+        return Delivery(spent.usages)
 
     def _commit(
         self,

@@ -12,6 +12,7 @@ from typing import Any
 
 from leyline_agent.response import as_dict
 from leyline_agent.warning import warn
+from leyline_agent.wrapping.held import held, held_async
 from leyline_agent.wrapping.instrument import install
 from leyline_agent.wrapping.scope import (
     CallScope,
@@ -23,7 +24,7 @@ from leyline_agent.wrapping.scope import (
     stepped_async,
 )
 from leyline_agent.wrapping.settings import Wrapped
-from leyline_agent.wrapping.streams import AsyncStream, Stream, tee, tee_async
+from leyline_agent.wrapping.streams import Assembly, AsyncStream, Stream, tee, tee_async
 
 __all__ = ["around_call", "messages_parameter"]
 
@@ -53,7 +54,7 @@ def around_call(function: Callable[..., Any], wrapped: Wrapped, name: str) -> Ca
         async def stream_async(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, None]:
             call = begin(args, kwargs)
             made = function(*call.args, **call.kwargs)
-            chunks = tee_async(stepped_async(made, call.scope), call.scope)
+            chunks = call.passed_on_async(made, call.scope, lambda: _at_once(call.again(function)))
             async with aclosing(chunks):
                 async for chunk in chunks:
                     yield chunk
@@ -66,7 +67,7 @@ def around_call(function: Callable[..., Any], wrapped: Wrapped, name: str) -> Ca
         def stream(*args: Any, **kwargs: Any) -> Generator[Any, None, None]:
             call = begin(args, kwargs)
             made = function(*call.args, **call.kwargs)
-            yield from tee(stepped(made, call.scope), call.scope)
+            yield from call.passed_on(made, call.scope, lambda: call.again(function))
 
         return stream
 
@@ -75,7 +76,7 @@ def around_call(function: Callable[..., Any], wrapped: Wrapped, name: str) -> Ca
         @functools.wraps(function)
         async def run_async(*args: Any, **kwargs: Any) -> Any:
             call = begin(args, kwargs)
-            return await call.awaited(function(*call.args, **call.kwargs))
+            return await call.awaited(function(*call.args, **call.kwargs), function)
 
         return run_async
 
@@ -111,14 +112,20 @@ class _Beginning:
             if value is not None:
                 request[key] = value
         turn = open_turn(self._pool, self._wrapped.bypassed, request)
-        sent = turn.request if turn else request
-        extras = {key: sent[key] for key in sent if key not in ("messages", "tools")}
-        if turn:
+        exchange = TurnExchange(turn.request if turn else request, None, turn)
+        scope = CallScope(self._wrapped.adapter, exchange, {})
+        lost = self._give_all(bound, scope)
+        return _Call(bound, scope, lambda: self._tell(lost, scope), self._give_all)
+
+    def _give_all(self, bound: inspect.BoundArguments, scope: CallScope) -> list[str]:
+        """Pass on what the session sends; what the function has no parameter for comes back."""
+        sent = scope.turn.request
+        scope.extras = {key: sent[key] for key in sent if key not in ("messages", "tools")}
+        if scope.turn.turn:
             bound.arguments[self._name] = sent["messages"]
-        lost = [key for key in extras if not self._give(bound, key, extras[key])]
-        exchange = TurnExchange(sent, None, turn)
-        scope = CallScope(self._wrapped.adapter, exchange, extras)
-        return _Call(bound.args, bound.kwargs, scope, lambda: self._tell(lost, scope))
+            if "tools" in sent:  # It came from there, so there is a place for it.
+                self._give(bound, "tools", sent["tools"])
+        return [key for key in scope.extras if not self._give(bound, key, scope.extras[key])]
 
     def _argument(self, bound: inspect.BoundArguments, key: str) -> Any:
         if key in self._signature.parameters:
@@ -152,37 +159,87 @@ class _Beginning:
 class _Call:
     """One call of the function: what to call it with, and what becomes of its result."""
 
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
+    bound: inspect.BoundArguments
     scope: CallScope
     tell: Callable[[], None]
+    give: Callable[[inspect.BoundArguments, CallScope], object]
+
+    @property
+    def args(self) -> tuple[Any, ...]:
+        """The arguments by place."""
+        return self.bound.args
+
+    @property
+    def kwargs(self) -> dict[str, Any]:
+        """The arguments by name."""
+        return self.bound.kwargs
+
+    def again(self, function: Callable[..., Any]) -> Any:
+        """Call the function with what comes behind a recall."""
+        self.give(self.bound, self.scope)
+        with entered(self.scope):
+            return function(*self.args, **self.kwargs)
 
     def run(self, function: Callable[..., Any]) -> Any:
         """The function's result, its turn finished; a stream's when it ends."""
-        with self._failing(), entered(self.scope):
-            result = function(*self.args, **self.kwargs)
-        return self.awaited(result) if inspect.isawaitable(result) else self._settled(result)
+        with self._failing():
+            with entered(self.scope):
+                result = function(*self.args, **self.kwargs)
+            if inspect.isawaitable(result):
+                return self.awaited(result, function)
+            while not _is_stream(result) and self.scope.advance(result):
+                result = self.again(function)
+        if hasattr(result, "__anext__") and not hasattr(result, "__next__"):
+            late = self.passed_on_async(result, None, lambda: _at_once(self.again(function)))
+            return self._settled(AsyncStream(result, late, self.scope))
+        return self._settled(self._stream(result, function))
 
-    async def awaited(self, result: Awaitable[Any]) -> Any:
+    async def awaited(self, result: Awaitable[Any], function: Callable[..., Any]) -> Any:
         """`run` for a function that gives an awaitable."""
-        with self._failing(), entered(self.scope):
-            value = await result
+        with self._failing():
+            with entered(self.scope):
+                value = await result
+            while not _is_stream(value) and self.scope.advance(value):
+                with entered(self.scope):
+                    value = await self.again(function)
         if hasattr(value, "__anext__") and as_dict(value) is None:
-            chunks = tee_async(stepped_async(aiter(value), None), self.scope)
+            chunks = self.passed_on_async(value, None, lambda: self.again(function))
             return AsyncStream(value, chunks, self.scope)
-        return self._settled(value)
+        return self._settled(self._stream(value, function))
+
+    def _stream(self, result: Any, function: Callable[..., Any]) -> Any:
+        if not hasattr(result, "__next__"):
+            return result
+        chunks = self.passed_on(result, None, lambda: self.again(function))
+        return Stream(result, chunks, self.scope)
+
+    def passed_on(
+        self, made: Any, scope: CallScope | None, again: Callable[[], Any]
+    ) -> Generator[Any, None, None]:
+        """The chunks of a stream, and its turn finished at their end."""
+        assembly = Assembly()
+        chunks = iter(made)
+        if self.scope.may_advance:
+            chunks = held(made, again, self.scope, _deaf, assembly)
+        return tee(stepped(chunks, scope), self.scope, self.scope.delivery(), assembly)
+
+    def passed_on_async(
+        self, made: Any, scope: CallScope | None, again: Callable[[], Awaitable[Any]]
+    ) -> AsyncGenerator[Any, None]:
+        """`passed_on` for asynchronous streams."""
+        assembly = Assembly()
+        chunks = aiter(made)
+        if self.scope.may_advance:
+            chunks = held_async(made, again, self.scope, _deaf, assembly)
+        return tee_async(stepped_async(chunks, scope), self.scope, self.scope.delivery(), assembly)
 
     def _settled(self, result: Any) -> Any:
         with self._failing():
             self.tell()
-        if hasattr(result, "__next__"):
-            chunks = tee(stepped(iter(result), None), self.scope)
-            return Stream(result, chunks, self.scope)
-        if hasattr(result, "__anext__"):
-            late = tee_async(stepped_async(aiter(result), None), self.scope)
-            return AsyncStream(result, late, self.scope)
+        if isinstance(result, Stream | AsyncStream):
+            return result
         self.scope.answered(result)
-        return result
+        return self.scope.delivered(result)
 
     @contextmanager
     def _failing(self) -> Iterator[None]:
@@ -191,3 +248,15 @@ class _Call:
         except BaseException as error:
             self.scope.failed(error)
             raise
+
+
+def _is_stream(result: Any) -> bool:
+    return hasattr(result, "__next__") or hasattr(result, "__anext__")
+
+
+async def _at_once(result: Any) -> Any:
+    return result
+
+
+def _deaf(stream: Any, note: Callable[[Any], None]) -> None:
+    """A function's own stream keeps no figures to itself."""

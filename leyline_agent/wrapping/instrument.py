@@ -16,7 +16,7 @@ import functools
 import logging
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib.abc import Loader, MetaPathFinder
@@ -25,9 +25,17 @@ from types import ModuleType
 from typing import Any
 
 from leyline_agent.adapter import CallingAdapter
+from leyline_agent.wrapping.held import held, held_async
 from leyline_agent.wrapping.libraries import LITELLM, OPENAI, OPENAI_PARSED, Library, request_of
 from leyline_agent.wrapping.scope import Exchange, active, entered, stepped, stepped_async
-from leyline_agent.wrapping.streams import Assembly, AsyncStream, Stream, tee, tee_async
+from leyline_agent.wrapping.streams import (
+    Assembly,
+    AsyncStream,
+    Stream,
+    as_it_is,
+    tee,
+    tee_async,
+)
 
 __all__ = ["install"]
 
@@ -72,14 +80,18 @@ def _sync(original: Callable[..., Any], library: Library, *, method: bool) -> Ca
         with _failing(exchange), entered(None):
             if exchange.caller is not None:
                 return _taken_over(exchange, exchange.caller, library)
-            response = original(*args[:method], **exchange.request)
-        if request.get("stream") and library.whole(request, response) is response:
-            assembly = Assembly()
-            library.hear(response, assembly.note)
-            chunks = stepped(iter(response), None)
-            return Stream(response, tee(chunks, exchange, assembly=assembly), exchange)
-        exchange.answered(library.whole(request, response))
-        return response
+
+            def make() -> Any:
+                return original(*args[:method], **exchange.request)
+
+            response = make()
+            if request.get("stream"):
+                if library.whole(request, response) is response:
+                    return _streamed(response, make, exchange, library)
+            else:
+                while exchange.advance(library.whole(request, response)):
+                    response = make()
+        return _answered(exchange, response, library.whole(request, response))
 
     return call
 
@@ -95,16 +107,65 @@ def _async(original: Callable[..., Any], library: Library, *, method: bool) -> C
         with _failing(exchange), entered(None):
             if exchange.caller is not None:
                 return await _taken_over_async(exchange, exchange.caller, library)
-            response = await original(*args[:method], **exchange.request)
-        if request.get("stream") and library.whole(request, response) is response:
-            assembly = Assembly()
-            library.hear(response, assembly.note)
-            chunks = stepped_async(aiter(response), None)
-            return AsyncStream(response, tee_async(chunks, exchange, assembly=assembly), exchange)
-        exchange.answered(library.whole(request, response))
-        return response
+
+            async def make() -> Any:
+                return await original(*args[:method], **exchange.request)
+
+            response = await make()
+            if request.get("stream"):
+                if library.whole(request, response) is response:
+                    return _streamed_async(response, make, exchange, library)
+            else:
+                while exchange.advance(library.whole(request, response)):
+                    response = await make()
+        return _answered(exchange, response, library.whole(request, response))
 
     return call
+
+
+def _answered(exchange: Exchange, response: Any, whole: Any) -> Any:
+    """The response as the caller is to get it; what is in a raw one is changed in its place."""
+    exchange.answered(whole)
+    told = exchange.delivered(whole)
+    return told if whole is response else response
+
+
+def _streamed(
+    first: Any,
+    make: Callable[[], Any],
+    exchange: Exchange,
+    library: Library,
+    convert: Callable[[Any], Any] = as_it_is,
+) -> Stream:
+    """The stream in place of a call's, which `make` makes again after a recall."""
+    assembly = Assembly()
+    if not exchange.may_advance:
+        library.hear(first, assembly.note)
+        chunks = stepped(iter(first), None)
+        return Stream(first, tee(chunks, exchange, convert, assembly), exchange)
+    cleaned = exchange.delivery()
+    chunks = stepped(held(first, make, exchange, library.hear, assembly), None)
+    whole = tee(chunks, exchange, lambda chunk: convert(cleaned(chunk)), assembly)
+    return Stream(first, whole, exchange)
+
+
+def _streamed_async(
+    first: Any,
+    make: Callable[[], Awaitable[Any]],
+    exchange: Exchange,
+    library: Library,
+    convert: Callable[[Any], Any] = as_it_is,
+) -> AsyncStream:
+    """`_streamed` for asynchronous streams."""
+    assembly = Assembly()
+    if not exchange.may_advance:
+        library.hear(first, assembly.note)
+        chunks = stepped_async(aiter(first), None)
+        return AsyncStream(first, tee_async(chunks, exchange, convert, assembly), exchange)
+    cleaned = exchange.delivery()
+    chunks = stepped_async(held_async(first, make, exchange, library.hear, assembly), None)
+    whole = tee_async(chunks, exchange, lambda chunk: convert(cleaned(chunk)), assembly)
+    return AsyncStream(first, whole, exchange)
 
 
 @contextmanager
@@ -119,22 +180,31 @@ def _failing(exchange: Exchange) -> Iterator[None]:
 def _taken_over(exchange: Exchange, caller: CallingAdapter, library: Library) -> Any:
     library.check(exchange.request)
     if exchange.request.get("stream"):
-        chunks = caller.stream(exchange.request)
-        return Stream(chunks, tee(stepped(iter(chunks), None), exchange, library.chunk), exchange)
+        return _streamed(
+            caller.stream(exchange.request),
+            lambda: caller.stream(exchange.request),
+            exchange,
+            library,
+            library.chunk,
+        )
     body = caller.complete(exchange.request)
-    exchange.answered(body)
-    return library.completion(body)
+    while exchange.advance(body):
+        body = caller.complete(exchange.request)
+    return library.completion(_answered(exchange, body, body))
 
 
 async def _taken_over_async(exchange: Exchange, caller: CallingAdapter, library: Library) -> Any:
     library.check(exchange.request)
     if exchange.request.get("stream"):
-        chunks = caller.astream(exchange.request)
-        whole = tee_async(stepped_async(aiter(chunks), None), exchange, library.chunk)
-        return AsyncStream(chunks, whole, exchange)
+
+        async def make() -> Any:
+            return caller.astream(exchange.request)
+
+        return _streamed_async(await make(), make, exchange, library, library.chunk)
     body = await caller.acomplete(exchange.request)
-    exchange.answered(body)
-    return library.completion(body)
+    while exchange.advance(body):
+        body = await caller.acomplete(exchange.request)
+    return library.completion(_answered(exchange, body, body))
 
 
 # Libraries

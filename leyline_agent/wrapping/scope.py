@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -17,10 +17,13 @@ from typing import Any, Protocol
 
 from leyline_agent.adapter import Adapter, CallingAdapter, Request
 from leyline_agent.errors import LeylineError
+from leyline_agent.response import as_dict
 from leyline_agent.session import Session
 from leyline_agent.turn import Turn
 from leyline_agent.warning import LeylineWarning, warn
+from leyline_agent.wrapping.exchange import Exchange
 from leyline_agent.wrapping.pool import SessionPool
+from leyline_agent.wrapping.streams import as_it_is
 
 __all__ = [
     "CallScope",
@@ -39,26 +42,6 @@ __all__ = [
 logger = logging.getLogger("leyline.wrap")
 
 _scope: ContextVar[Scope | None] = ContextVar("leyline_scope", default=None)
-
-
-class Exchange(Protocol):
-    """One model call that a scope has taken up.
-
-    Attributes:
-        request: keyword arguments to call with.
-        caller: makes the call instead of the library; None when the library does.
-    """
-
-    request: Request
-    caller: CallingAdapter | None
-
-    def answered(self, response: Any) -> None:
-        """The call was answered."""
-        ...
-
-    def failed(self, error: BaseException | str) -> None:
-        """The call failed, or its stream was abandoned. Of no effect once answered."""
-        ...
 
 
 class Scope(Protocol):
@@ -144,6 +127,32 @@ class TurnExchange:
     caller: CallingAdapter | None
     turn: Turn | None
 
+    @property
+    def may_advance(self) -> bool:
+        """Whether the reply may be a recall."""
+        return self.turn is not None and self.turn.is_open and self.turn.may_advance
+
+    def advance(self, response: Any) -> bool:
+        """Whether it is one, answered here; whatever goes wrong with that is the harness's."""
+        if self.turn is None or not self.turn.is_open:
+            return False
+        try:
+            ahead = self.turn.advance(response)
+        except Exception:
+            logger.exception("a recall in turn %s was not answered", self.turn.commit.version)
+            return False
+        if ahead:
+            self.request = self.turn.request
+        return ahead
+
+    def delivered(self, response: Any) -> Any:
+        """The response without recalls."""
+        return response if self.turn is None else self.turn.delivered(response)
+
+    def delivery(self) -> Callable[[Any], Any]:
+        """The same for chunks."""
+        return as_it_is if self.turn is None else self.turn.delivery()
+
     def answered(self, response: Any) -> None:
         """Finish the turn; whatever goes wrong there must not cost the caller the response."""
         if self.turn is None or not self.turn.is_open:
@@ -228,6 +237,23 @@ class CallScope:
         caller = self.adapter if isinstance(self.adapter, CallingAdapter) else None
         return InnerExchange(whole, caller, self)
 
+    @property
+    def may_advance(self) -> bool:
+        """Whether the function's result may be a recall; one of a library call is dealt with."""
+        return self.turn.may_advance
+
+    def advance(self, result: Any) -> bool:
+        """Whether it is one; the function is then called again."""
+        return self.response is None and self.turn.advance(result)
+
+    def delivered(self, result: Any) -> Any:
+        """The result without recalls."""
+        return result if self.response is not None else self.turn.delivered(result)
+
+    def delivery(self) -> Callable[[Any], Any]:
+        """The same for chunks."""
+        return self.turn.delivery()
+
     def answered(self, result: Any) -> None:
         """The function has returned."""
         self.turn.answered(result if self.response is None else self.response)
@@ -245,9 +271,35 @@ class InnerExchange:
     caller: CallingAdapter | None
     scope: CallScope
 
+    @property
+    def may_advance(self) -> bool:
+        """Whether the reply may be a recall."""
+        return self.scope.turn.may_advance
+
+    def advance(self, response: Any) -> bool:
+        """Whether it is one; the messages of the function's own call go on with it."""
+        turn = self.scope.turn
+        before = len(turn.request["messages"])
+        if not turn.advance(response):
+            return False
+        behind = turn.request["messages"][before:]
+        body = {**(self.request.get("extra_body") or {}), **turn.request.get("extra_body", {})}
+        self.request = {**self.request, "messages": [*self.request["messages"], *behind]}
+        if body:
+            self.request["extra_body"] = body
+        return True
+
+    def delivered(self, response: Any) -> Any:
+        """The response without recalls."""
+        return self.scope.turn.delivered(response)
+
+    def delivery(self) -> Callable[[Any], Any]:
+        """The same for chunks."""
+        return self.scope.turn.delivery()
+
     def answered(self, response: Any) -> None:
-        """Keep the response for the turn."""
-        self.scope.response = response
+        """Keep the response for the turn, as it came: the function gets it without recalls."""
+        self.scope.response = as_dict(response) or response
 
     def failed(self, error: BaseException | str) -> None:
         """Nothing to do: the function may try again; its turn ends when it does."""

@@ -27,6 +27,7 @@ __all__ = [
     "HeardStream",
     "Stream",
     "Waiting",
+    "as_it_is",
     "tee",
     "tee_async",
 ]
@@ -59,6 +60,16 @@ class Assembly:
         """Whether the only reply has ended, though figures may follow."""
         return self._finish_reason is not None and not self._several
 
+    @property
+    def first_call(self) -> str:
+        """The name of the first tool called; "" while there is none."""
+        return str(self._calls[min(self._calls)]["function"]["name"]) if self._calls else ""
+
+    @property
+    def several(self) -> bool:
+        """Whether there is more than one reply."""
+        return self._several
+
     def add(self, chunk: Any) -> None:
         """Take one chunk into account; what is no chunk of a completion is ignored."""
         if isinstance(chunk, str):
@@ -79,6 +90,10 @@ class Assembly:
             found = chunk.get(key) if isinstance(chunk, Mapping) else getattr(chunk, key, None)
             if found:
                 self._extras[key] = found
+
+    def forget_figures(self) -> None:
+        """Drop the figures noted so far: they were another stream's."""
+        self._extras.clear()
 
     def _add_choice(self, choice: Mapping[str, Any]) -> None:
         self._heard = True
@@ -109,14 +124,15 @@ class Assembly:
         return {"choices": [choice], **self._extras}
 
 
-def _as_it_is(chunk: Any) -> Any:
+def as_it_is(chunk: Any) -> Any:
+    """The chunk."""
     return chunk
 
 
 def tee(
     chunks: Generator[Any, None, None],
     waiting: Waiting,
-    convert: Callable[[Any], Any] = _as_it_is,
+    convert: Callable[[Any], Any] = as_it_is,
     assembly: Assembly | None = None,
 ) -> Generator[Any, None, None]:
     """The chunks, converted; `waiting` learns how they end, and `chunks` is closed."""
@@ -157,7 +173,7 @@ def _drained(chunks: Iterator[Any], assembly: Assembly) -> tuple[list[Any], Exce
 async def tee_async(
     chunks: AsyncGenerator[Any, None],
     waiting: Waiting,
-    convert: Callable[[Any], Any] = _as_it_is,
+    convert: Callable[[Any], Any] = as_it_is,
     assembly: Assembly | None = None,
 ) -> AsyncGenerator[Any, None]:
     """`tee` for asynchronous streams."""

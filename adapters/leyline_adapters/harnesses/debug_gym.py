@@ -29,8 +29,9 @@ from leyline_agent.message import Message
 from leyline_agent.policy import PolicyLike
 from leyline_agent.session import Session
 from leyline_agent.settings import SessionOptions
+from leyline_agent.wrapping.exchange import AsItCame, Exchange
 from leyline_agent.wrapping.instrument import install
-from leyline_agent.wrapping.scope import Exchange, entered
+from leyline_agent.wrapping.scope import entered
 
 try:
     from debug_gym.agents.base_agent import BaseAgent
@@ -190,7 +191,7 @@ class _Listening:
         return _Heard(request, self._call, self._answer)
 
 
-class _Heard:
+class _Heard(AsItCame):
     """One request of an LLM's client, answered by it, or with the answer of an engine."""
 
     def __init__(self, request: Request, call: _Call, answer: Completion | None) -> None:
