@@ -26,9 +26,11 @@ from leyline_agent.view import restored, tombstone
 if TYPE_CHECKING:
     from leyline_agent.turn import Prepared
 
-__all__ = ["Journal", "Loaded", "SCHEMA", "load"]
+__all__ = ["Journal", "Loaded", "SCHEMA", "is_journal", "load"]
 
 SCHEMA = 1
+
+MAX_OPEN_BYTES = 1 << 20
 
 Event = dict[str, Any]
 
@@ -136,6 +138,16 @@ class Loaded(NamedTuple):
     events: list[Event]
     dropped: int
     end: int
+
+
+def is_journal(path: str | os.PathLike[str]) -> bool:
+    """Whether a file begins as a journal does."""
+    try:
+        with Path(path).open("rb") as file:
+            first = json.loads(file.readline(MAX_OPEN_BYTES))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(first, dict) and first.get("event") == "open" and "v" in first
 
 
 def load(path: str | os.PathLike[str]) -> Loaded:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from pydantic import ValidationError
@@ -24,7 +25,7 @@ from leyline_agent.state import State
 from leyline_agent.timing.moment import Moment
 from leyline_agent.view import Cut, Record, View, restored
 
-__all__ = ["replay"]
+__all__ = ["follow", "replay"]
 
 logger = logging.getLogger("leyline.session")
 
@@ -45,8 +46,22 @@ def replay(path: str | os.PathLike[str], pinned: Callable[[Message], bool] | Non
             os.fspath(path), loaded.dropped,
         )  # fmt: skip
         os.truncate(path, loaded.end)
+    last = deque(follow(loaded.events, os.fspath(path), pinned), maxlen=1)
+    if not last:
+        raise TrajectoryError(f"{os.fspath(path)} holds no whole event; there is nothing to resume")
+    return last[0][1]
+
+
+def follow(
+    events: Iterable[Event], name: str, pinned: Callable[[Message], bool] | None = None
+) -> Iterator[tuple[Event, State]]:
+    """Each event of a journal with the state behind it, which the next one changes.
+
+    Raises:
+        TrajectoryError: an event does not fit what comes before it; `name` tells which journal.
+    """
     rebuilding: _Rebuilding | None = None
-    for number, event in enumerate(loaded.events, start=1):
+    for number, event in enumerate(events, start=1):
         try:
             if rebuilding is None:
                 rebuilding = _Rebuilding(event, pinned)
@@ -54,12 +69,10 @@ def replay(path: str | os.PathLike[str], pinned: Callable[[Message], bool] | Non
                 rebuilding.add(event)
         except (KeyError, TypeError, ValueError, ValidationError) as error:
             raise TrajectoryError(
-                f"{os.fspath(path)}, line {number}: this {event['event']!r} event does not fit "
-                f"what comes before it ({type(error).__name__}: {error})"
+                f"{name}, line {number}: this {event['event']!r} event does not fit what comes "
+                f"before it ({type(error).__name__}: {error})"
             ) from error
-    if rebuilding is None:
-        raise TrajectoryError(f"{os.fspath(path)} holds no whole event; there is nothing to resume")
-    return rebuilding.state
+        yield event, rebuilding.state
 
 
 class _Rebuilding:

@@ -19,8 +19,11 @@ from leyline_agent.cli.inspection import (
     TurnSeen,
     inspect,
 )
+from leyline_agent.cli.story import story
+from leyline_agent.cli.telling import tell
 from leyline_agent.cli.text import printable
 from leyline_agent.errors import TrajectoryError
+from leyline_agent.journal import is_journal
 from leyline_agent.policy import parse
 from leyline_agent.readers import Recording, read
 
@@ -61,6 +64,10 @@ def command(
     that a prefix cache computes again and a splice keeps. Records of the file that cannot be read
     are told on standard error; the exit status is 2 where the run asked for is not there.
     """
+    if policy is None and is_journal(file):
+        told = story(file)
+        typer.echo(told.model_dump_json(indent=2)) if json else tell(told, why)
+        return
     chosen = None if policy is None else parse(policy)
     recording, seen = _recording(file, record)
     found = inspect(recording, chosen, seen)
