@@ -26,7 +26,7 @@ from leyline_agent.view import restored, tombstone
 if TYPE_CHECKING:
     from leyline_agent.turn import Prepared
 
-__all__ = ["Journal", "Loaded", "SCHEMA", "is_journal", "load"]
+__all__ = ["Journal", "Loaded", "SCHEMA", "begins", "checked", "is_journal", "load"]
 
 SCHEMA = 1
 
@@ -147,7 +147,12 @@ def is_journal(path: str | os.PathLike[str]) -> bool:
             first = json.loads(file.readline(MAX_OPEN_BYTES))
     except (OSError, ValueError, RecursionError):
         return False
-    return isinstance(first, dict) and first.get("event") == "open" and "v" in first
+    return begins(first)
+
+
+def begins(value: Any) -> bool:
+    """Whether a line's JSON value is the first event of a journal."""
+    return isinstance(value, dict) and value.get("event") == "open" and "v" in value
 
 
 def load(path: str | os.PathLike[str]) -> Loaded:
@@ -174,6 +179,15 @@ def _parsed(line: bytes, number: int, path: str | os.PathLike[str]) -> Event:
             f"{where}: not JSON ({error}); the journal was changed after it was written. Restore "
             "it, or cut it before this line to resume from there"
         ) from error
+    return checked(event, where)
+
+
+def checked(event: Any, where: str) -> Event:
+    """A line's JSON value as an event of a schema that this version knows.
+
+    Raises:
+        TrajectoryError: it is none; `where` tells the line.
+    """
     if not isinstance(event, dict) or not isinstance(event.get("event"), str):
         raise TrajectoryError(f"{where}: not an event of a journal")
     if event.get("v") != SCHEMA:

@@ -16,10 +16,12 @@ import io
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
 from leyline_agent.errors import TrajectoryError
+from leyline_agent.readers import journal
 from leyline_agent.readers.recording import Recording
 from leyline_agent.readers.registry import READERS, detect, find, is_batch
 from leyline_agent.readers.source import Line, lines, open_bytes
@@ -34,7 +36,7 @@ OnError = Literal["raise", "skip"] | Callable[[TrajectoryError], None]
 
 def formats() -> tuple[str, ...]:
     """The names of the formats that can be read."""
-    return tuple(reader.name for reader in READERS)
+    return (*(reader.name for reader in READERS), journal.NAME)
 
 
 def read(
@@ -77,7 +79,16 @@ def _limited(recordings: Iterator[Recording], limit: int | None) -> Iterator[Rec
 def _recordings(found: Iterator[Line], on_error: OnError) -> Iterator[Recording]:
     """The runs of each record, with a number for those that have no name."""
     number = 0
-    for line in found:
+    first = next(found, None)
+    if first is None:
+        return
+    if journal.begins(first.value):
+        try:
+            yield from journal.recordings(first, found)
+        except TrajectoryError as error:
+            _bad(error, on_error)
+        return
+    for line in chain([first], found):
         for where, record in _records(line):
             try:
                 for recording in _read_record(record):
@@ -85,12 +96,17 @@ def _recordings(found: Iterator[Line], on_error: OnError) -> Iterator[Recording]
                     yield replace(recording, id=recording.id or f"run-{number}")
             except TrajectoryError as error:
                 named = error if where in str(error) else type(error)(f"{where}: {error}")
-                if on_error == "raise":
-                    raise named from error
-                if on_error == "skip":
-                    logger.warning("skipped: %s", named)
-                else:
-                    on_error(named)
+                _bad(named, on_error)
+
+
+def _bad(error: TrajectoryError, on_error: OnError) -> None:
+    """Do with a bad record what the caller wants."""
+    if on_error == "raise":
+        raise error
+    if on_error == "skip":
+        logger.warning("skipped: %s", error)
+    else:
+        on_error(error)
 
 
 def _records(line: Line) -> Iterator[tuple[str, Any]]:

@@ -24,7 +24,7 @@ def ids(recordings):
 def test_every_sample_is_detected_by_its_content(sample_texts):
     found = {name: detect(json.loads(text)) for name, text in sample_texts.items()}
     assert found == {name: name.partition(".")[0] for name in sample_texts}
-    assert set(found.values()) == set(formats())
+    assert {*found.values(), "leyline-journal"} == set(formats())  # a file of that is one record
 
 
 def test_a_list_of_records_is_read_one_by_one(sample):
@@ -136,8 +136,8 @@ def test_unknown_formats_say_what_was_seen_and_what_is_known(record, seen):
         (b"\x80 not text", "not JSON text"),
         (b"[" * 100_000, "nested too deeply"),
         (b"[" + b"9" * 5000 + b"]", "not JSON text: .*integer"),
-        (gzip.compress(b"[" + b" " * 5000 + b"1]" * 5000)[:-20], "truncated gzip"),
-        (gzip.compress(b"x" * 99)[:15] + b"garbage" * 9, "damaged gzip"),
+        (gzip.compress(b"[" + b" " * 5000 + b"1]" * 5000, mtime=0)[:-20], "truncated gzip"),
+        (gzip.compress(b"x" * 99, mtime=0)[:15] + b"garbage" * 9, "damaged gzip"),
         (b"\x1f\x8b\x00" + b"garbage" * 9, "damaged gzip"),
     ],
 )
