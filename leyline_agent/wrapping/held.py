@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from typing import Any, Protocol
 
 from leyline_agent.recall.tool import NAME
-from leyline_agent.wrapping.streams import Assembly
+from leyline_agent.wrapping.streams import Assembling, Assembly
 
 __all__ = ["held", "held_async"]
 
@@ -33,11 +33,12 @@ class _Listening:
         stream: the library's.
         hear: lets figures be heard that the library keeps to itself.
         assembly: of whoever reads the stream that is passed on.
+        reply: an empty one.
     """
 
-    def __init__(self, stream: Any, hear: Hear, assembly: Assembly) -> None:
+    def __init__(self, stream: Any, hear: Hear, assembly: Assembling, reply: Assembling) -> None:
         self.chunks: list[Any] = []
-        self._reply = Assembly()
+        self._reply = reply
         self._assembly = assembly
         assembly.forget_figures()
         hear(stream, self._note)
@@ -64,7 +65,12 @@ class _Listening:
 
 
 def held(
-    first: Any, again: Callable[[], Any], exchange: _Advancing, hear: Hear, assembly: Assembly
+    first: Any,
+    again: Callable[[], Any],
+    exchange: _Advancing,
+    hear: Hear,
+    assembly: Assembling,
+    new: Callable[[], Assembling] = Assembly,
 ) -> Generator[Any, None, None]:
     """The chunks of the first stream whose reply is for the caller.
 
@@ -74,11 +80,12 @@ def held(
         exchange: is told of replies.
         hear: as in `Library.hear`.
         assembly: gets the figures that are heard.
+        new: makes an empty assembly of the library's.
     """
     stream = first
     try:
         while True:
-            listening = _Listening(stream, hear, assembly)
+            listening = _Listening(stream, hear, assembly, new())
             chunks = iter(stream)
             try:
                 for chunk in chunks:
@@ -104,13 +111,14 @@ async def held_async(
     again: Callable[[], Awaitable[Any]],
     exchange: _Advancing,
     hear: Hear,
-    assembly: Assembly,
+    assembly: Assembling,
+    new: Callable[[], Assembling] = Assembly,
 ) -> AsyncGenerator[Any, None]:
     """`held` for asynchronous streams."""
     stream = first
     try:
         while True:
-            listening = _Listening(stream, hear, assembly)
+            listening = _Listening(stream, hear, assembly, new())
             chunks = aiter(stream)
             try:
                 async for chunk in chunks:

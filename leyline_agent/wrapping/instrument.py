@@ -2,6 +2,7 @@
 
 * litellm: `completion`, `acompletion`, also where they were imported by name before;
 * openai: `chat.completions.create`, of sync and async clients;
+* anthropic: `messages.create`, `stream` and `parse`, of sync and async clients, by an entry point;
 * threads: a scope follows into `threading.Thread` and `ThreadPoolExecutor`, which context
   variables alone do not.
 
@@ -16,32 +17,24 @@ import functools
 import logging
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
+from importlib.metadata import entry_points
 from types import ModuleType
 from typing import Any
 
-from leyline_agent.adapter import CallingAdapter
-from leyline_agent.wrapping.held import held, held_async
-from leyline_agent.wrapping.libraries import LITELLM, OPENAI, OPENAI_PARSED, Library, request_of
-from leyline_agent.wrapping.scope import Exchange, active, entered, stepped, stepped_async
-from leyline_agent.wrapping.streams import (
-    Assembly,
-    AsyncStream,
-    Stream,
-    as_it_is,
-    tee,
-    tee_async,
-)
+from leyline_agent.wrapping.intercept import intercepted, intercepted_async
+from leyline_agent.wrapping.libraries import LITELLM, OPENAI, OPENAI_PARSED
+from leyline_agent.wrapping.scope import carried, is_scoped
 
 __all__ = ["install"]
 
 logger = logging.getLogger("leyline.wrap")
 
-_OPENAI_MODULE = "openai.resources.chat.completions.completions"
+GROUP = "leyline.libraries"
+"""Entry points of functions that patch a library's module."""
 
 _lock = threading.Lock()
 _installed = False
@@ -64,154 +57,11 @@ def install() -> None:
         sys.meta_path.insert(0, _Watcher())
 
 
-# Calls
-
-
-def _sync(original: Callable[..., Any], library: Library, *, method: bool) -> Callable[..., Any]:
-    """`original` with its calls taken up by the active scope."""
-
-    @functools.wraps(original)
-    def call(*args: Any, **kwargs: Any) -> Any:
-        scope = active()
-        request = request_of(original, args[method:], kwargs) if scope else None
-        if scope is None or request is None or kwargs.get("acompletion"):
-            return original(*args, **kwargs)
-        exchange = scope.exchange(request)
-        with _failing(exchange), entered(None):
-            if exchange.caller is not None:
-                return _taken_over(exchange, exchange.caller, library)
-
-            def make() -> Any:
-                return original(*args[:method], **exchange.request)
-
-            response = make()
-            if request.get("stream"):
-                if library.whole(request, response) is response:
-                    return _streamed(response, make, exchange, library)
-            else:
-                while exchange.advance(library.whole(request, response)):
-                    response = make()
-        return _answered(exchange, response, library.whole(request, response))
-
-    return call
-
-
-def _async(original: Callable[..., Any], library: Library, *, method: bool) -> Callable[..., Any]:
-    @functools.wraps(original)
-    async def call(*args: Any, **kwargs: Any) -> Any:
-        scope = active()
-        request = request_of(original, args[method:], kwargs) if scope else None
-        if scope is None or request is None:
-            return await original(*args, **kwargs)
-        exchange = scope.exchange(request)
-        with _failing(exchange), entered(None):
-            if exchange.caller is not None:
-                return await _taken_over_async(exchange, exchange.caller, library)
-
-            async def make() -> Any:
-                return await original(*args[:method], **exchange.request)
-
-            response = await make()
-            if request.get("stream"):
-                if library.whole(request, response) is response:
-                    return _streamed_async(response, make, exchange, library)
-            else:
-                while exchange.advance(library.whole(request, response)):
-                    response = await make()
-        return _answered(exchange, response, library.whole(request, response))
-
-    return call
-
-
-def _answered(exchange: Exchange, response: Any, whole: Any) -> Any:
-    """The response as the caller is to get it; what is in a raw one is changed in its place."""
-    exchange.answered(whole)
-    told = exchange.delivered(whole)
-    return told if whole is response else response
-
-
-def _streamed(
-    first: Any,
-    make: Callable[[], Any],
-    exchange: Exchange,
-    library: Library,
-    convert: Callable[[Any], Any] = as_it_is,
-) -> Stream:
-    """The stream in place of a call's, which `make` makes again after a recall."""
-    assembly = Assembly()
-    if not exchange.may_advance:
-        library.hear(first, assembly.note)
-        chunks = stepped(iter(first), None)
-        return Stream(first, tee(chunks, exchange, convert, assembly), exchange)
-    cleaned = exchange.delivery()
-    chunks = stepped(held(first, make, exchange, library.hear, assembly), None)
-    whole = tee(chunks, exchange, lambda chunk: convert(cleaned(chunk)), assembly)
-    return Stream(first, whole, exchange)
-
-
-def _streamed_async(
-    first: Any,
-    make: Callable[[], Awaitable[Any]],
-    exchange: Exchange,
-    library: Library,
-    convert: Callable[[Any], Any] = as_it_is,
-) -> AsyncStream:
-    """`_streamed` for asynchronous streams."""
-    assembly = Assembly()
-    if not exchange.may_advance:
-        library.hear(first, assembly.note)
-        chunks = stepped_async(aiter(first), None)
-        return AsyncStream(first, tee_async(chunks, exchange, convert, assembly), exchange)
-    cleaned = exchange.delivery()
-    chunks = stepped_async(held_async(first, make, exchange, library.hear, assembly), None)
-    whole = tee_async(chunks, exchange, lambda chunk: convert(cleaned(chunk)), assembly)
-    return AsyncStream(first, whole, exchange)
-
-
-@contextmanager
-def _failing(exchange: Exchange) -> Iterator[None]:
-    try:
-        yield
-    except BaseException as error:
-        exchange.failed(error)
-        raise
-
-
-def _taken_over(exchange: Exchange, caller: CallingAdapter, library: Library) -> Any:
-    library.check(exchange.request)
-    if exchange.request.get("stream"):
-        return _streamed(
-            caller.stream(exchange.request),
-            lambda: caller.stream(exchange.request),
-            exchange,
-            library,
-            library.chunk,
-        )
-    body = caller.complete(exchange.request)
-    while exchange.advance(body):
-        body = caller.complete(exchange.request)
-    return library.completion(_answered(exchange, body, body))
-
-
-async def _taken_over_async(exchange: Exchange, caller: CallingAdapter, library: Library) -> Any:
-    library.check(exchange.request)
-    if exchange.request.get("stream"):
-
-        async def make() -> Any:
-            return caller.astream(exchange.request)
-
-        return _streamed_async(await make(), make, exchange, library, library.chunk)
-    body = await caller.acomplete(exchange.request)
-    while exchange.advance(body):
-        body = await caller.acomplete(exchange.request)
-    return library.completion(_answered(exchange, body, body))
-
-
 # Libraries
 
 
 def _patch_litellm(module: ModuleType) -> None:
-    for name, wrap in (("completion", _sync), ("acompletion", _async)):
+    for name, wrap in (("completion", intercepted), ("acompletion", intercepted_async)):
         original = getattr(module, name)
         patched = wrap(original, LITELLM, method=False)
         setattr(module, name, patched)
@@ -229,15 +79,28 @@ def _rebind(original: Any, patched: Any) -> None:
 
 
 def _patch_openai(module: ModuleType) -> None:
-    for kind, wrap in ((module.Completions, _sync), (module.AsyncCompletions, _async)):
+    kinds = (module.Completions, intercepted), (module.AsyncCompletions, intercepted_async)
+    for kind, wrap in kinds:
         for name, library in (("create", OPENAI), ("parse", OPENAI_PARSED)):
             if hasattr(kind, name):
                 setattr(kind, name, wrap(getattr(kind, name), library, method=True))
 
 
+def _patch_found(name: str) -> Callable[[ModuleType], None]:
+    """A patch that an adapter brings: the entry point of that name."""
+
+    def patch(module: ModuleType) -> None:
+        for point in entry_points(group=GROUP, name=name):
+            point.load()(module)
+
+    return patch
+
+
 _PATCHES: dict[str, Callable[[ModuleType], None]] = {
     "litellm": _patch_litellm,
-    _OPENAI_MODULE: _patch_openai,
+    "openai.resources.chat.completions.completions": _patch_openai,
+    "anthropic.resources.messages.messages": _patch_found("anthropic"),
+    "anthropic.resources.beta.messages.messages": _patch_found("anthropic"),
 }
 
 
@@ -285,26 +148,12 @@ def _patch_threads() -> None:
 
     @functools.wraps(start)
     def scoped_start(self: Any) -> None:
-        if active() is not None:
-            self.run = _carried(self.run)
+        if is_scoped():
+            self.run = carried(self.run)
         start(self)
 
     @functools.wraps(submit)
     def scoped_submit(self: Any, function: Any, /, *args: Any, **kwargs: Any) -> Any:
-        return submit(self, _carried(function), *args, **kwargs)
+        return submit(self, carried(function), *args, **kwargs)
 
     thread.start, pool.submit = scoped_start, scoped_submit
-
-
-def _carried(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function` in the scope of whoever hands it to a thread: none, if there is none.
-
-    A pool's worker may have been started in another scope.
-    """
-    scope = active()
-
-    def run(*args: Any, **kwargs: Any) -> Any:
-        with entered(scope):
-            return function(*args, **kwargs)
-
-    return run

@@ -31,17 +31,29 @@ __all__ = [
     "LoopScope",
     "Scope",
     "active",
+    "carried",
+    "cover",
     "current_session",
     "entered",
+    "is_scoped",
     "open_turn",
     "pass_by",
     "stepped",
     "stepped_async",
+    "uncover",
 ]
 
 logger = logging.getLogger("leyline.wrap")
 
-_scope: ContextVar[Scope | None] = ContextVar("leyline_scope", default=None)
+
+class _Unset:
+    """No scope was entered, and none shut out: what is instrumented for the process holds."""
+
+
+_UNSET = _Unset()
+_scope: ContextVar[Scope | None | _Unset] = ContextVar("leyline_scope", default=_UNSET)
+_process: dict[str, Scope] = {}
+"""By library, the scope of all its calls that no other takes up."""
 
 
 class Scope(Protocol):
@@ -63,9 +75,43 @@ class Scope(Protocol):
         ...
 
 
-def active() -> Scope | None:
-    """The innermost scope the running code is in."""
-    return _scope.get()
+def active(library: str = "") -> Scope | None:
+    """The innermost scope the running code is in; of a library's call, else the process's."""
+    scope = _scope.get()
+    return _process.get(library) if isinstance(scope, _Unset) else scope
+
+
+def is_scoped() -> bool:
+    """Whether the running code is in a scope, or in a library's call."""
+    return not isinstance(_scope.get(), _Unset)
+
+
+def cover(library: str, scope: Scope) -> bool:
+    """Let a scope take up all calls of a library; False where another does already."""
+    return _process.setdefault(library, scope) is scope
+
+
+def uncover(library: str, scope: Scope) -> None:
+    """Take it back; nothing happens where the scope does not cover the library."""
+    if _process.get(library) is scope:
+        del _process[library]
+
+
+def carried(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function` in the scope of whoever hands it to a thread: none, if there is none.
+
+    A pool's worker may have been started in another scope.
+    """
+    scope = _scope.get()
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        token = _scope.set(scope)
+        try:
+            return function(*args, **kwargs)
+        finally:
+            _scope.reset(token)
+
+    return run
 
 
 @contextmanager
@@ -83,7 +129,7 @@ def current_session() -> Session | None:
 
     For loops that pin messages or declare edits themselves.
     """
-    scope = _scope.get()
+    scope = active()
     return scope.session if scope else None
 
 

@@ -21,6 +21,8 @@ from leyline_agent.message import Message
 from leyline_agent.response import as_dict
 
 __all__ = [
+    "DROPPED",
+    "Assembling",
     "Assembly",
     "AsyncStream",
     "HeardAsyncStream",
@@ -33,6 +35,10 @@ __all__ = [
 ]
 
 
+DROPPED = object()
+"""What a chunk is converted to that is not handed on."""
+
+
 class Waiting(Protocol):
     """Who waits for the end of a stream."""
 
@@ -42,6 +48,41 @@ class Waiting(Protocol):
 
     def failed(self, error: BaseException | str) -> None:
         """It broke off. Of no effect once answered."""
+        ...
+
+
+class Assembling(Protocol):
+    """Puts a stream together while it goes by."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether the only reply has ended, though figures may follow."""
+        ...
+
+    @property
+    def first_call(self) -> str:
+        """The name of the first tool called; "" while there is none."""
+        ...
+
+    @property
+    def several(self) -> bool:
+        """Whether there is more than one reply."""
+        ...
+
+    def add(self, chunk: Any) -> None:
+        """Take one piece into account."""
+        ...
+
+    def note(self, chunk: Any) -> None:
+        """Take the figures in a piece into account, and nothing else."""
+        ...
+
+    def forget_figures(self) -> None:
+        """Drop the figures noted so far: they were another stream's."""
+        ...
+
+    def response(self) -> dict[str, Any] | None:
+        """The completion; None when no piece told anything of one."""
         ...
 
 
@@ -133,7 +174,7 @@ def tee(
     chunks: Generator[Any, None, None],
     waiting: Waiting,
     convert: Callable[[Any], Any] = as_it_is,
-    assembly: Assembly | None = None,
+    assembly: Assembling | None = None,
 ) -> Generator[Any, None, None]:
     """The chunks, converted; `waiting` learns how they end, and `chunks` is closed."""
     assembly = assembly or Assembly()
@@ -143,7 +184,7 @@ def tee(
                 assembly.add(chunk)
                 if assembly.finished:
                     break
-                yield convert(chunk)
+                yield from _given(convert, chunk)
             else:
                 waiting.answered(assembly.response())
                 return
@@ -152,13 +193,17 @@ def tee(
             waiting.failed("abandoned" if isinstance(error, GeneratorExit) else error)
             raise
         waiting.answered(assembly.response())
-        yield convert(chunk)
-        yield from map(convert, rest)
+        yield from _given(convert, chunk, *rest)
         if broken is not None:
             raise broken
 
 
-def _drained(chunks: Iterator[Any], assembly: Assembly) -> tuple[list[Any], Exception | None]:
+def _given(convert: Callable[[Any], Any], *chunks: Any) -> Iterator[Any]:
+    """The chunks, converted; those that are dropped are not for the caller."""
+    return (made for made in map(convert, chunks) if made is not DROPPED)
+
+
+def _drained(chunks: Iterator[Any], assembly: Assembling) -> tuple[list[Any], Exception | None]:
     """What follows the last words, and the error that ended it: the reply itself is whole."""
     rest: list[Any] = []
     try:
@@ -174,7 +219,7 @@ async def tee_async(
     chunks: AsyncGenerator[Any, None],
     waiting: Waiting,
     convert: Callable[[Any], Any] = as_it_is,
-    assembly: Assembly | None = None,
+    assembly: Assembling | None = None,
 ) -> AsyncGenerator[Any, None]:
     """`tee` for asynchronous streams."""
     assembly = assembly or Assembly()
@@ -184,7 +229,8 @@ async def tee_async(
                 assembly.add(chunk)
                 if assembly.finished:
                     break
-                yield convert(chunk)
+                for made in _given(convert, chunk):
+                    yield made
             else:
                 waiting.answered(assembly.response())
                 return
@@ -193,15 +239,14 @@ async def tee_async(
             waiting.failed("abandoned" if isinstance(error, GeneratorExit) else error)
             raise
         waiting.answered(assembly.response())
-        yield convert(chunk)
-        for late in rest:
-            yield convert(late)
+        for made in _given(convert, chunk, *rest):
+            yield made
         if broken is not None:
             raise broken
 
 
 async def _drained_async(
-    chunks: AsyncIterator[Any], assembly: Assembly
+    chunks: AsyncIterator[Any], assembly: Assembling
 ) -> tuple[list[Any], Exception | None]:
     rest: list[Any] = []
     try:
