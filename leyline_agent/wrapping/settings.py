@@ -54,9 +54,9 @@ class Wrapped:
                 self._adapter = as_adapter(self.given_adapter)
             return self._adapter
 
-    def pool(self) -> SessionPool:
-        """An empty pool of sessions with these settings."""
-        return SessionPool(self._make_session)
+    def pool(self, *, anew: bool = False) -> SessionPool:
+        """An empty pool of sessions with these settings; `anew` as there."""
+        return SessionPool(self._make_session, anew=anew)
 
     def _make_session(self) -> Session:
         id = f"{self.name}-{uuid.uuid4().hex[:12]}"

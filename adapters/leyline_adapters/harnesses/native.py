@@ -378,7 +378,7 @@ class Harness(Generic[N]):
 
     def _pool(self, key: str | None) -> SessionPool:
         with self._lock:
-            pool = self._pools.pop(key, None) or self.leyline.pool()
+            pool = self._pools.pop(key, None) or self.leyline.pool(anew=True)
             self._pools[key] = pool
             if len(self._pools) > MAX_KEYS:
                 del self._pools[next(iter(self._pools))]
