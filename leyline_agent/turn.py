@@ -108,6 +108,10 @@ class Turn:
         """When the edits taken and held are made, and why; empty where there is no timing."""
         return self._prepared.proposal.moments
 
+    def place(self, edit: Edit) -> tuple[int, int]:
+        """The half-open range of the history that one of its edits, taken or held, stands for."""
+        return self._prepared.draft.view.covers(edit)
+
     @property
     def is_open(self) -> bool:
         """Whether the turn waits for its answer."""

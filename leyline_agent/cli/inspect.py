@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -15,6 +16,7 @@ from leyline_agent.cli.inspection import (
     EditSeen,
     FileSeen,
     InspectReport,
+    MomentSeen,
     Signal,
     TurnSeen,
     inspect,
@@ -26,11 +28,16 @@ from leyline_agent.errors import TrajectoryError
 from leyline_agent.journal import is_journal
 from leyline_agent.policy import parse
 from leyline_agent.readers import Recording, read
+from leyline_agent.timing.moment import When
+from leyline_agent.timing.timing import as_timing
 
 __all__ = ["command"]
 
-_COLOURS = {"failed": "red", "stale": "yellow"}
+_COLOURS = {"failed": "red", "stale": "yellow", "odd": "magenta"}
 UNREAD_SHOWN = 5
+PLACES_SHOWN = 6
+_TOOL_WIDTH = 18
+_WHEN = {When.NOW: "now", When.TOOL: "while the tool runs", When.WAIT: "held"}
 
 
 def command(
@@ -43,13 +50,21 @@ def command(
             help="Show what this policy cuts: name:key=value,... joined by +, or file.py:Name",
         ),
     ] = None,
+    timing: Annotated[
+        str,
+        typer.Option(
+            "--timing",
+            help="When it cuts: now, or auto[:key=value,...] as a provider's cache makes it pay",
+        ),
+    ] = "now",
     record: Annotated[
         int, typer.Option("--record", min=0, help="Which of the file's readable runs, from 0.")
     ] = 0,
     why: Annotated[
         bool,
         typer.Option(
-            "--why", help="Say why: each edit's reason and result, each signal's evidence."
+            "--why",
+            help="Say why: each edit's reason, result and moment, each signal's evidence.",
         ),
     ] = False,
     json: Annotated[
@@ -58,7 +73,7 @@ def command(
 ) -> None:
     """Show a run message by message, and what a policy would cut at each turn.
 
-    Example: `leyline inspect runs.jsonl --record 1 --policy keep_last:n=5 --why`
+    Example: `leyline inspect runs.jsonl --policy keep_last:n=5 --timing auto --why`
 
     No model is needed: token counts are estimates, by characters. *behind* an edit stand the tokens
     that a prefix cache computes again and a splice keeps. Records of the file that cannot be read
@@ -69,8 +84,9 @@ def command(
         typer.echo(told.model_dump_json(indent=2)) if json else tell(told, why)
         return
     chosen = None if policy is None else parse(policy)
+    moments = as_timing(timing)
     recording, seen = _recording(file, record)
-    found = inspect(recording, chosen, seen)
+    found = inspect(recording, chosen, seen, moments)
     if json:
         typer.echo(found.model_dump_json(indent=2))
     else:
@@ -139,15 +155,17 @@ def _messages(found: InspectReport, width: int) -> Table:
             _safe(message.role),
             _safe(", ".join(dict.fromkeys(message.tools))),
             Text(f"{message.tokens:,}", justify="right"),
-            Text(", ").join(map(_signal, signals.get(message.index, []))),
-            _safe(message.line),
+            Text("  ").join([*map(_signal, signals.get(message.index, [])), _safe(message.line)]),
         )
         for message in found.messages
     ]
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("#", "role", "tool", "tokens", "signals", "first line"):
+    for title in ("#", "role", "tool", "tokens", "signals and first line"):
         table.add_column(title, no_wrap=True)
-    used = sum(max((row[i].cell_len for row in rows), default=0) + 2 for i in range(5))
+    for row in rows:
+        row[2].truncate(_TOOL_WIDTH, overflow="ellipsis")
+    widths = [max(row[i].cell_len for row in rows) for i in range(4)] if rows else []
+    used = sum(max(widths[i], len(str(table.columns[i].header))) + 2 for i in range(len(widths)))
     for row in rows:
         row[-1].truncate(max(width - used, 20), overflow="ellipsis")
         table.add_row(*row)
@@ -167,20 +185,23 @@ def _print_signals(console: Console, signals: Sequence[Signal]) -> None:
 
 
 def _print_policy(console: Console, found: InspectReport, why: bool) -> None:
-    console.print(_safe(f"\n{found.policy}, turn by turn:"))
+    when = f" with timing {found.timing}" if found.timing else ""
+    console.print(_safe(f"\n{found.policy}{when}, turn by turn:"))
     quiet = True
     for turn in found.turns:
-        if turn.edits or turn.skipped:
+        if turn.edits or turn.skipped or (why and turn.moments):
             quiet = False
             _print_turn(console, turn, why)
     if quiet:
         console.print("nothing to cut")
     totals = found.totals
-    console.print(
+    held = f", {totals.held} times one was held" if found.timing else ""
+    _print_wrapped(
+        console,
         f"\n{totals.edits} edits in {totals.turns_with_edits} of {len(found.turns)} turns, "
-        f"{totals.skipped} skipped. Prompts over all turns: {totals.prompt_tokens:,} tokens "
+        f"{totals.skipped} skipped{held}. Prompts over all turns: {totals.prompt_tokens:,} tokens "
         f"instead of {totals.prompt_tokens_unedited:,}; behind the edits stood {totals.behind:,}, "
-        "which a prefix cache computes again and a splice keeps."
+        "which a prefix cache computes again and a splice keeps.",
     )
 
 
@@ -193,7 +214,10 @@ def _print_turn(console: Console, turn: TurnSeen, why: bool) -> None:
         console.print(_safe(f"  {_change(edit)}"))
         if why:
             now = f"now begins: {edit.line}" if edit.line else "now empty"
-            console.print(_safe(f"    why: {edit.reason}; {now if edit.count else 'dropped'}"))
+            left = now if edit.count else "dropped"
+            _print_wrapped(console, f"    why: {edit.reason}; {left}")
+    for moment in turn.moments if why else ():
+        _print_wrapped(console, f"  {_moment(moment)}")
     for skipped in turn.skipped:
         where = f" {skipped.where}" if skipped.where else ""
         detail = f": {skipped.detail}" if why else ""
@@ -202,12 +226,31 @@ def _print_turn(console: Console, turn: TurnSeen, why: bool) -> None:
         )
 
 
+def _moment(moment: MomentSeen) -> str:
+    """When which edits are made, and why."""
+    count = len(moment.places)
+    places = [str(a) if b <= a + 1 else f"{a} to {b - 1}" for a, b in moment.places[:PLACES_SHOWN]]
+    more = f" and {count - PLACES_SHOWN} more" if count > PLACES_SHOWN else ""
+    when = _WHEN[moment.when]
+    when = f"held until {when}" if moment.held and moment.when is When.TOOL else when
+    edits = f"{count} edit{'s' * (count != 1)} (message{'s' * (count != 1)} "
+    return f"{when}: {edits}{', '.join(places)}{more}): {moment.reason}"
+
+
 def _change(edit: EditSeen) -> str:
     what = f"message {edit.start}"
     if edit.end != edit.start + 1:
         what = f"messages [{edit.start}, {edit.end})"
     became = f"{edit.tokens_before:,} -> {edit.tokens_after:,} tokens"
     return f"{what}: {became}, {edit.mode.value}, {edit.behind:,} behind, by {edit.policy}"
+
+
+def _print_wrapped(console: Console, line: str) -> None:
+    """Print a line in the terminal's width, further ones indented like it."""
+    text = printable(line.lstrip("\n"))
+    indent = " " * (len(text) - len(text.lstrip()) + 2 * text.startswith(" "))
+    lines = textwrap.wrap(text, max(console.width, 40), subsequent_indent=indent)
+    console.print(Text("\n" * line.startswith("\n") + "\n".join(lines)))
 
 
 def _safe(untrusted: str) -> Text:

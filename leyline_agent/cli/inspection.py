@@ -16,10 +16,13 @@ from pydantic import BaseModel, Field
 from leyline_agent.directive import Mode
 from leyline_agent.edit import Edit
 from leyline_agent.message import Message, text
+from leyline_agent.oddity import oddities
 from leyline_agent.policy import Policy
 from leyline_agent.readers import Recording
 from leyline_agent.session import Session
 from leyline_agent.signals import failures, stale
+from leyline_agent.timing.moment import Moment, When
+from leyline_agent.timing.timing import Timing
 from leyline_agent.trajectory import ToolCall, Trajectory
 from leyline_agent.turn import Turn
 from leyline_agent.warning import LeylineWarning
@@ -29,6 +32,7 @@ __all__ = [
     "FileSeen",
     "InspectReport",
     "MessageSeen",
+    "MomentSeen",
     "Run",
     "Signal",
     "SkippedSeen",
@@ -71,11 +75,12 @@ class MessageSeen(BaseModel):
 class Signal(BaseModel):
     """Something a result shows at the end of the run.
 
-    `signal` is `failed` or `stale`, `kind` what said so; `by` is the message that made it stale.
+    `signal` is `failed`, `stale` or `odd` (a message that policies can make little of), `kind` what
+    said so; `by` is the message that made it stale.
     """
 
     index: int
-    signal: Literal["failed", "stale"]
+    signal: Literal["failed", "stale", "odd"]
     kind: str
     detail: str = ""
     by: int | None = None
@@ -109,6 +114,22 @@ class SkippedSeen(BaseModel):
     detail: str
 
 
+class MomentSeen(BaseModel):
+    """When some of a turn's pending edits are made, and why; see `leyline_agent.Moment`.
+
+    `places` are the history messages they stand for, half-open.
+    """
+
+    when: When
+    held: bool
+    reason: str
+    places: list[tuple[int, int]]
+    policies: list[str]
+    saves: int
+    cost: int
+    calls: float | None
+
+
 class TurnSeen(BaseModel):
     """One model call: `message` is its reply's place, `tokens` the prompt sent."""
 
@@ -118,13 +139,18 @@ class TurnSeen(BaseModel):
     tokens_unedited: int
     edits: list[EditSeen]
     skipped: list[SkippedSeen]
+    moments: list[MomentSeen] = Field(default_factory=list)
 
 
 class Totals(BaseModel):
-    """Sums over all turns; `behind` counts, per turn, what stands behind the leftmost edit."""
+    """Sums over all turns; `behind` counts, per turn, what stands behind the leftmost edit.
+
+    `held` counts an edit once for each turn it waited.
+    """
 
     edits: int
     skipped: int
+    held: int
     turns_with_edits: int
     prompt_tokens: int
     prompt_tokens_unedited: int
@@ -139,6 +165,7 @@ class InspectReport(BaseModel):
     file: FileSeen
     run: Run
     policy: str | None = None
+    timing: str | None = None
     messages: list[MessageSeen]
     signals: list[Signal]
     turns: list[TurnSeen]
@@ -146,15 +173,28 @@ class InspectReport(BaseModel):
 
 
 def inspect(
-    recording: Recording, policy: Policy | None = None, file: FileSeen | None = None
+    recording: Recording,
+    policy: Policy | None = None,
+    file: FileSeen | None = None,
+    timing: Timing | None = None,
 ) -> InspectReport:
-    """Look at a run; with a policy, replay it turn by turn. `file` is where it was read."""
+    """Look at a run; with a policy, replay it turn by turn.
+
+    Args:
+        recording: the run.
+        policy: what to replay it with.
+        file: where it was read.
+        timing: when edits are made, with a provider that has a prefix cache; a recording tells no
+            times, so its cache never goes cold.
+    """
     run = recording.trajectory()
-    turns = list(_turns(recording, policy))
+    still = timing and timing.model_copy(update={"clock": lambda: 0.0})
+    turns = list(_turns(recording, policy, still))
     return InspectReport(
         file=file or FileSeen(),
         run=_run(recording, run, len(turns)),
         policy=policy.name if policy else None,
+        timing=None if timing is None else str(timing),
         messages=list(_messages(run)),
         signals=sorted(_signals(run), key=lambda s: s.index),
         turns=turns,
@@ -211,11 +251,15 @@ def _signals(run: Trajectory) -> Iterator[Signal]:
             detail=old.path,
             by=old.superseded_by,
         )
+    for odd in oddities(run):
+        yield Signal(index=odd.index, signal="odd", kind=odd.kind, detail=odd.detail)
 
 
-def _turns(recording: Recording, policy: Policy | None) -> Iterator[TurnSeen]:
+def _turns(
+    recording: Recording, policy: Policy | None, timing: Timing | None
+) -> Iterator[TurnSeen]:
     """Every model call of the run: each assistant message with something in front of it."""
-    session = Session(policy)
+    session = Session(policy, timing=timing)
     messages = list(recording.messages)
     replies = [i for i, m in enumerate(messages) if i and m["role"] == "assistant"]
     whole = Trajectory(messages[: replies[0]]) if replies else Trajectory(())
@@ -241,6 +285,7 @@ def _turn(session: Session, turn: Turn, number: int, index: int, unedited: int) 
             for edit, place in zip(turn.edits, places, strict=True)
         ],
         skipped=[SkippedSeen(**skipped._asdict()) for skipped in turn.skipped],
+        moments=[_moment(turn, moment) for moment in turn.moments],
     )
 
 
@@ -261,10 +306,19 @@ def _edit(turn: Turn, edit: Edit, start: int, end: int) -> EditSeen:
     )
 
 
+def _moment(turn: Turn, moment: Moment) -> MomentSeen:
+    return MomentSeen(
+        **moment.model_dump(exclude={"edits"}),
+        places=[turn.place(Edit(edit.start, edit.end)) for edit in moment.edits],
+        policies=list(dict.fromkeys(edit.policy for edit in moment.edits)),
+    )
+
+
 def _totals(turns: Sequence[TurnSeen]) -> Totals:
     return Totals(
         edits=sum(len(turn.edits) for turn in turns),
         skipped=sum(len(turn.skipped) for turn in turns),
+        held=sum(len(m.places) for turn in turns for m in turn.moments if m.held),
         turns_with_edits=sum(bool(turn.edits) for turn in turns),
         prompt_tokens=sum(turn.tokens for turn in turns),
         prompt_tokens_unedited=sum(turn.tokens_unedited for turn in turns),

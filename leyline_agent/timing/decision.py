@@ -165,14 +165,11 @@ def _weighed(
     saves = sum(one.saves for one in edits)
     a_call = costs.prices.read * saves
     calls = max(cost, 0.0) / a_call if a_call > 0 else None
-    paid = "never pays" if calls is None else f"takes {calls:,.1f} calls to pay"
-    compared = "more than" if when is When.WAIT else "within"
-    why = (
-        f"a miss of {cost:,.0f} tokens' price {paid} at {saves:,} fewer a call, "
-        f"{compared} {pays_within}"
-    )
+    paid = "never" if calls is None else f"after {calls:,.1f} calls"
+    limit = f"{'not ' * (when is When.WAIT)}within {pays_within}"
+    why = f"costs {cost:,.0f} uncached tokens, saves {saves:,} a call: pays {paid}, {limit}"
     if cost <= 0:
-        why = f"this call is cheaper with them, by {-cost:,.0f} tokens' price"
+        why = f"this call is cheaper with them, by {-cost:,.0f} uncached tokens"
     return _moment(edits, when, why, cost=cost, calls=calls)
 
 

@@ -43,6 +43,13 @@ class Timing(BaseModel):
             raise ValueError(f"no prices are named {value!r}; there are {', '.join(NAMED)}")
         return NAMED[value] if isinstance(value, str) else value
 
+    def __str__(self) -> str:
+        given = self.model_dump(exclude_defaults=True)
+        if self.prices is not None:
+            names = [name for name, prices in NAMED.items() if prices == self.prices]
+            given["prices"] = names[0] if names else self.prices
+        return ":".join(filter(None, ("auto", ",".join(f"{k}={v}" for k, v in given.items()))))
+
     def decide(
         self, pending: Sequence[Pending], situation: Situation, costs: Costs
     ) -> tuple[Moment, ...]:

@@ -15,6 +15,7 @@ from leyline_agent.cli.inspection import InspectReport, inspect
 from leyline_agent.edit import Edit
 from leyline_agent.policy import policy
 from leyline_agent.readers import Recording, formats, read
+from leyline_agent.timing.timing import Timing
 from leyline_agent.trajectory import Trajectory
 
 
@@ -155,6 +156,79 @@ def test_what_a_policy_may_not_do_is_told(
     assert {(s.kind, s.where) for turn in found.turns for s in turn.skipped} == {(kind, where)}
 
 
+def test_results_without_a_call_and_calls_without_a_result_are_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    orphan = {"role": "tool", "tool_call_id": "nowhere", "content": "who asked?"}
+    left_out = step(7, "ls", "")[0]
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps([*MESSAGES[:2], orphan, left_out, *MESSAGES[2:]]))
+    (recording,) = read(path)
+    odd = {s.index: (s.kind, s.detail) for s in inspect(recording).signals if s.signal == "odd"}
+    assert odd[2][0] == "OrphanResult"
+    assert "'nowhere'" in odd[2][1]
+    assert odd[3] == ("UnansweredCall", "its call 'c7' of 'bash' has no result behind it")
+    _, out = run(capsys, str(path), "--why")
+    assert "odd: OrphanResult  who asked?" in out
+    assert "message 2 odd: OrphanResult: its id 'nowhere' is no open call's" in out
+
+
+def test_no_column_but_the_last_is_cut_at_80_columns(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    long = step(0, "cat a.py", "Traceback (most recent call last):\n" * 4000, code=3)
+    long[0]["tool_calls"][0]["function"]["name"] = "a_tool_with_a_very_long_name_indeed"
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps([*MESSAGES[:2], *long * 60]))
+    _, out = run(capsys, str(path))
+    table = out.splitlines()[1:]
+    assert max(map(len, table)) <= 80
+    assert table[0].split()[:4] == ["#", "role", "tool", "tokens"]
+    assert [int(line.split()[0]) for line in table[1:]] == list(range(122))
+    assert re.match(r"  3  tool       a_tool_with_a_ver…  35,000  failed: ", table[4])
+
+
+def test_timing_holds_edits_and_why_says_so(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    demo = Path(__file__).parents[3] / "evals" / "leyline_evals" / "demo" / "recording.json"
+    arguments = (str(demo), "--policy", "keep_last:n=5", "--timing", "auto:prices=anthropic")
+    _, out = run(capsys, *arguments, "--why")
+    _, told = out.split("turn by turn:")
+    plain = " ".join(told.split())
+    assert "turn 6 (before message 13): 1,434 tokens" in plain
+    assert "held: 1 edit (message 3): costs 1,402 uncached tokens, saves 42 a call: " in plain
+    assert re.search(r"now: 4 edits \(messages 5, 6, 8, 10\): .* pays after [\d.]+ calls", plain)
+    assert "times one was held." in plain
+    assert max(map(len, told.splitlines())) <= 80
+    assert "held: 1 edit" not in run(capsys, *arguments)[1]
+    _, out = run(capsys, *arguments, "--json")
+    found = InspectReport.model_validate_json(out)
+    moments = [moment for turn in found.turns for moment in turn.moments]
+    assert (found.timing, found.totals.held) == (
+        "auto:prices=anthropic",
+        sum(len(moment.places) for moment in moments if moment.held),
+    )
+    assert found.totals.held > 0
+
+
+def test_a_moments_places_are_of_the_history(recording: Recording) -> None:
+    @policy
+    def drop_and_stub(trajectory: Trajectory) -> Iterator[Edit]:
+        yield from keep_two.edits(trajectory)
+        for call in trajectory.tool_calls[:1]:
+            if len(trajectory.messages) == len(MESSAGES) - 3:
+                yield trajectory.drop_call(call)
+
+    found = inspect(recording, drop_and_stub, timing=Timing(pays_within=10**6))
+    last = found.turns[-1]
+    assert [place for moment in last.moments for place in moment.places] == [
+        (edit.start, edit.end) for edit in last.edits
+    ]
+
+
 def test_a_greeting_before_any_request_is_no_turn() -> None:
     greeting = {"role": "assistant", "content": "Hi!"}
     messages = (greeting, {"role": "user", "content": "Hello"}, greeting)
@@ -278,6 +352,7 @@ def test_a_file_that_ends_early_shows_what_came_before(
         (("RUN", "--policy", ""), "empty policy in ''; write name:key=value,key=value"),
         (("RUN", "--policy", "truncate_older_then"), "did you mean 'truncate_older_than'"),
         (("RUN", "--policy", "truncate_older_than:n=x"), "truncate_older_than"),
+        (("RUN", "--timing", "later"), "timing 'later': it is 'now', 'auto'"),
     ],
 )
 def test_errors_are_one_line(

@@ -30,7 +30,7 @@ def test_an_edit_far_from_the_end_waits_where_a_cache_breaks():
     assert moment.saves == 980
     assert moment.calls == round(moment.cost / 98, 1)
     assert moment.reason == (
-        "a miss of 20,625 tokens' price takes 210.5 calls to pay at 980 fewer a call, more than 12"
+        "costs 20,625 uncached tokens, saves 980 a call: pays after 210.5 calls, not within 12"
     )
 
 

@@ -86,7 +86,7 @@ def test_what_costs_this_call_nothing_is_made_at_once():
     (moment,) = turns[-1].moments
     assert (moment.when, moment.calls) == (When.NOW, 0.0)
     assert moment.cost < 0
-    assert moment.reason == f"this call is cheaper with them, by {-moment.cost} tokens' price"
+    assert moment.reason == f"this call is cheaper with them, by {-moment.cost} uncached tokens"
 
 
 def test_held_edits_leave_the_request_and_the_commit_alone():
@@ -333,7 +333,7 @@ def test_moments_are_told_apart_by_text():
     session = provider(auto(pays_within=1), Stub(n=4))
     turns, _ = turns_of(session, 7)
     (moment,) = turns[-1].moments
-    assert str(moment).startswith("2 edits held: a miss of ")
+    assert str(moment).startswith("2 edits held: costs ")
 
 
 @pytest.mark.parametrize("timing", ["now", "auto"])
