@@ -50,6 +50,7 @@ class Tally:
         saved: tokens that were not sent for being edited away, summed over all turns.
         prompt, reused: tokens the engine counted, summed over all turns.
         edits: how many, by policy.
+        recalls, repeated: outputs that a model asked to see again; and more than once.
         ttft_ms: the engine's last time to the first token, where it tells it.
     """
 
@@ -62,12 +63,18 @@ class Tally:
     prompt: int = 0
     reused: int = 0
     edits: Counter[str] = field(default_factory=Counter)
+    recalls: int = 0
+    repeated: int = 0
     ttft_ms: float | None = None
 
     def add(self, prepared: Prepared, made: Snapshot, receipt: Receipt) -> None:
-        """Count a turn that was answered."""
+        """Count a call that was answered; one that the harness did not see is no turn."""
         seen = prepared.trajectory
-        self.turns += 1
+        exchange = made.exchange
+        self.turns += exchange is None or len(made.history) > len(prepared.draft.history)
+        for one in exchange.recalled if exchange else ():
+            self.recalls += one.found
+            self.repeated += one.found and one.again
         self.view = receipt.prompt or seen.tokens(prepared.sent)
         self.history = max(seen.original.tokens(), self.view) if made.view.edited else self.view
         self.saved += self.history - self.view
@@ -92,6 +99,9 @@ class Tally:
         if self.edits:
             by = ", ".join(f"{name} {count:,}" for name, count in self.edits.most_common())
             yield f"{_number(self.edits.total(), 'edit')}: {by}"
+        if self.recalls:
+            again = f", {self.repeated:,} again" if self.repeated else ""
+            yield _number(self.recalls, "recall") + again
 
 
 class LiveLine:

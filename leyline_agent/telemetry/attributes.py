@@ -15,6 +15,7 @@ from leyline_agent.receipt import EditReceipt, Reason, Receipt
 
 if TYPE_CHECKING:
     from leyline_agent.proposal import Accepted, Skipped
+    from leyline_agent.recall.exchange import Exchange
     from leyline_agent.timing.moment import Moment
     from leyline_agent.turn import Prepared
 
@@ -27,6 +28,7 @@ __all__ = [
     "error_type",
     "is_abandoned",
     "moment",
+    "recalls",
     "skipped",
     "spent",
 ]
@@ -159,6 +161,20 @@ def skipped(note: Skipped) -> Attributes:
     if note.where:
         found["leyline.edit.where"] = note.where
     return found
+
+
+def recalls(exchange: Exchange | None) -> Iterator[Attributes]:
+    """One set for each output that the model asked to see again.
+
+    What is not there the model named in its own words: not told.
+    """
+    for one in exchange.recalled if exchange else ():
+        named: Attributes = {"leyline.recall.id": one.id} if one.found else {}
+        yield named | {
+            "leyline.recall.found": one.found,
+            "leyline.recall.again": one.again,
+            "leyline.edit.policy": one.policy,
+        }
 
 
 def moment(chosen: Moment) -> Attributes:

@@ -49,6 +49,9 @@ class Metrics:
         self._held = meter.create_counter(
             "leyline.held", "{edit}", "Edits left for a later moment, counted once a turn."
         )
+        self._recalls = meter.create_counter(
+            "leyline.recalls", "{recall}", "Outputs that a model asked to see again."
+        )
         self._skipped = meter.create_counter(
             "leyline.skipped", "{edit}", "Policies and edits not taken."
         )
@@ -60,6 +63,12 @@ class Metrics:
             self._held.add(held)
         for note in skipped:
             self._skipped.add(1, _only(note, "leyline.edit.policy", "error.type"))
+
+    def recalled(self, recalls: Iterable[Attributes]) -> None:
+        """The model asked for what had been cut."""
+        for one in recalls:
+            told = _only(one, "leyline.edit.policy", "leyline.recall.found", "leyline.recall.again")
+            self._recalls.add(1, told)
 
     def ended(self, outcome: str, seconds: float, shared: Attributes) -> None:
         """A turn ended: it was committed, failed or abandoned."""

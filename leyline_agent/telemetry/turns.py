@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from leyline_agent.branch import Snapshot
     from leyline_agent.state import Gone
     from leyline_agent.turn import Prepared
+    from leyline_agent.view import Record
 
 __all__ = ["Telemetry"]
 
@@ -128,16 +129,20 @@ class Telemetry:
         if waiting is None:
             return
         edits = list(attributes.edits(prepared, receipt))
+        recalls = list(attributes.recalls(made.exchange))
         self._metrics.spent(receipt, edits, waiting.shared)
-        if waiting.span.is_recording():
-            waiting.span.set_attributes(attributes.spent(receipt))
+        self._metrics.recalled(recalls)
+        span = waiting.span
+        if span.is_recording():
+            span.set_attributes(attributes.spent(receipt))
             for edit in edits:
-                waiting.span.add_event("leyline.edit", edit)
+                span.add_event("leyline.edit", edit)
+            for recall in recalls:
+                span.add_event("leyline.recall", recall)
+            if made.exchange and not _replies(prepared, made):
+                span.set_attribute("leyline.hidden", True)
             if self._content:
-                reply = made.history[len(prepared.draft.history) :]
-                said = content.as_json(record.message for record in reply)
-                waiting.span.set_attribute("gen_ai.input.messages", content.as_json(prepared.sent))
-                waiting.span.set_attribute("gen_ai.output.messages", said)
+                span.set_attributes(_contents(prepared, made))
         self._end(waiting, "committed")
 
     def failed(self, prepared: Prepared, error: BaseException | str | None) -> None:
@@ -190,6 +195,21 @@ class Telemetry:
                 "telemetry is on, but OpenTelemetry has no tracer provider: spans go nowhere. Set "
                 "one, or start the program with opentelemetry-instrument"
             )
+
+
+def _replies(prepared: Prepared, made: Snapshot) -> tuple[Record, ...]:
+    """The reply as the harness has it, where it is known and meant for the harness."""
+    return made.history[len(prepared.draft.history) :]
+
+
+def _contents(prepared: Prepared, made: Snapshot) -> Attributes:
+    """The messages sent, and the model's whole reply."""
+    reply = (made.exchange.reply,) if made.exchange else _replies(prepared, made)
+    said = content.as_json(record.message for record in reply)
+    return {
+        "gen_ai.input.messages": content.as_json(prepared.sent),
+        "gen_ai.output.messages": said,
+    }
 
 
 def _close(telemetry: weakref.ref[Telemetry]) -> None:

@@ -13,6 +13,7 @@ import threading
 
 import pyte
 import pytest
+from recalling import Harness, recalls, runs
 
 from leyline_agent import LiveLine, Session, live
 from leyline_agent.testing import DeterministicModel, MockAdapter, tool_call
@@ -248,3 +249,12 @@ def test_live_watches_only_while_it_is_entered():
         session.begin([{"role": "user", "content": "hi"}]).finish("ok")
     session.begin([{"role": "user", "content": "hi"}]).finish("ok")
     assert line.tally.turns == 1
+
+
+def test_recalls_are_counted_and_are_no_turns():
+    line = LiveLine(io.StringIO())
+    agent = Harness(runs(), runs(), recalls(0), runs(), "done", observers=[line])
+    agent.turns(4)
+    stats = agent.session.stats()
+    assert (line.tally.turns, line.tally.recalls) == (stats.turns, stats.recalls) == (4, 1)
+    assert list(line.tally.parts())[-1] == "1 recall"

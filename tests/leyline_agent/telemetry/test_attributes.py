@@ -28,6 +28,7 @@ def test_every_name_is_documented_and_made():
         "leyline.policies",
         "leyline.edit",
         "leyline.moment",
+        "leyline.recall",
     }
     made |= {f"leyline.tokens.{kind}" for kind in attributes.TOKEN_KINDS}
     made |= {f"gen_ai.request.{name}" for name in attributes.OPTIONS}

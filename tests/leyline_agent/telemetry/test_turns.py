@@ -7,6 +7,7 @@ import threading
 
 import pytest
 from opentelemetry.trace import SpanKind, StatusCode
+from recalling import Harness, output, recalls, runs
 
 from leyline_agent import Edit, LeylineWarning, Mode, Policy, Session, wrap
 from leyline_agent.telemetry.turns import Telemetry
@@ -396,3 +397,33 @@ def test_edits_while_a_tool_runs_are_told_below_the_caller(told):
     ahead = [span for span in told.turns if span.name == "leyline.edit_ahead"]
     assert ahead
     assert {span.parent and span.parent.span_id for span in ahead} == {mine.context.span_id}
+
+
+def test_recalls_are_events_and_the_hidden_call_a_span(told):
+    observers = [told.telemetry(content=True)]
+    script = [runs(), runs(), recalls(0), runs(), recalls("nowhere"), "done"]
+    agent = Harness(*script, observers=observers)
+    agent.turns(4)
+    events = [(n, e) for n, s in enumerate(told.turns) for e in s.events if "recall" in e.name]
+    hidden = [n for n, span in enumerate(told.turns) if span.attributes.get("leyline.hidden")]
+    assert [n for n, _ in events] == hidden == [2, 4]
+    found, missing = (dict(event.attributes) for _, event in events)
+    assert found.pop("leyline.recall.id")
+    assert found == {
+        "leyline.recall.found": True,
+        "leyline.recall.again": False,
+        "leyline.edit.policy": "keep_last",
+    }
+    assert missing["leyline.recall.found"] is False
+    assert "leyline.recall.id" not in missing
+    said = told.turns[2].attributes["gen_ai.output.messages"]
+    assert "leyline_recall" in said
+    assert (
+        output(0)
+        in json.loads(told.turns[3].attributes["gen_ai.input.messages"])[-1]["parts"][0]["response"]
+    )
+    by = {"leyline.recall.found": True, "leyline.recall.again": False}
+    counted = told.metrics[
+        "leyline.recalls", frozenset({**by, "leyline.edit.policy": "keep_last"}.items())
+    ]
+    assert counted == agent.session.stats().recalls == 1
