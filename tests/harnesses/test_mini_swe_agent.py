@@ -1,17 +1,24 @@
 """mini-swe-agent's own agent, environment and models, through whole episodes."""
 
-import copy
+import json
 
 import pytest
+from mini_swe_runs import (
+    LONG,
+    POLICY,
+    SUBMIT,
+    agent_of,
+    bash,
+    contents,
+    episode,
+    litellm_model,
+    managed,
+    pairs,
+)
 from model_server import Refused, serving
 
 import leyline_agent as leyline
-from leyline_agent.testing import DeterministicModel, MockAdapter, tool_call
-
-POLICY = "truncate_older_than:n=1,max_chars=60"
-SUBMIT = "echo COMPLETE_TASK_AND_SUBMIT_FINAL_OUTPUT && echo done"
-LONG = "seq 1 200"
-TEMPLATES = {"system_template": "You fix bugs.", "instance_template": "Task: {{task}}"}
+from leyline_agent.testing import DeterministicModel, MockAdapter
 
 
 @pytest.fixture(autouse=True)
@@ -19,54 +26,6 @@ def _quiet(monkeypatch, tmp_path):
     monkeypatch.setenv("MSWEA_COST_TRACKING", "ignore_errors")
     monkeypatch.setattr("tenacity.nap.time.sleep", lambda seconds: None)
     monkeypatch.chdir(tmp_path)
-
-
-def bash(command, **options):
-    return tool_call("bash", command=command, **options)
-
-
-def episode(*commands):
-    """A script that runs the commands and submits."""
-    return DeterministicModel(*[bash(command) for command in commands], bash(SUBMIT))
-
-
-def litellm_model(url):
-    from minisweagent.models.litellm_model import LitellmModel
-
-    options = {"api_base": url, "api_key": "none", "num_retries": 0}
-    return LitellmModel(
-        model_name="openai/scripted", model_kwargs=options, cost_tracking="ignore_errors"
-    )
-
-
-def agent_of(model):
-    from minisweagent.agents.default import DefaultAgent
-    from minisweagent.environments.local import LocalEnvironment
-
-    return DefaultAgent(model, LocalEnvironment(), **TEMPLATES)
-
-
-def managed(url, policies=POLICY, adapter=None, **options):
-    from leyline_adapters.harnesses.mini_swe_agent import LeylineModel
-
-    return LeylineModel(litellm_model(url), policies, adapter, **options)
-
-
-def pairs(messages):
-    """Whether every tool result stands behind its call, and every call has its result."""
-    called = []
-    for message in messages:
-        if message["role"] == "tool":
-            assert message["tool_call_id"] in called
-            called.remove(message["tool_call_id"])
-            continue
-        assert not called
-        called = [call["id"] for call in message.get("tool_calls") or ()]
-    return not called
-
-
-def contents(messages, role="tool"):
-    return [message["content"] for message in messages if message["role"] == role]
 
 
 def test_an_episode_is_submitted_and_its_record_stays_whole():
@@ -208,6 +167,63 @@ def test_an_engine_of_ours_answers_in_the_model_s_place():
     assert agent.cost == 0.0
 
 
+def recall(messages):
+    """A reply that asks for the first output cut, by the id that its stub names."""
+    stub = next(text for text in contents(messages) if "leyline_recall(" in text)
+    arguments = json.dumps({"id": stub.split('leyline_recall("')[1].split('"')[0]})
+    call = {"type": "function", "function": {"name": "leyline_recall", "arguments": arguments}}
+    return {"role": "assistant", "content": None, "tool_calls": [call]}
+
+
+def test_what_was_cut_is_recalled_behind_the_agent_s_back():
+    script = DeterministicModel(bash(LONG), bash(LONG), recall, bash("ls"), bash(SUBMIT))
+    with serving(script) as url:
+        agent = agent_of(model := managed(url, recall=True))
+        assert agent.run("count")["exit_status"] == "Submitted"
+    assert not model.leyline.bypassed
+    names = [tool["function"]["name"] for tool in script.requests[0]["tools"]]
+    assert names == ["bash", "leyline_recall"]
+    assert all(request["tools"] == script.requests[0]["tools"] for request in script.requests)
+    shown = script.requests[3]["messages"]
+    assert pairs(shown)
+    assert "199" in contents(shown)[-1]
+    assert len(contents(shown)[-1]) > 600
+    assert "leyline_recall" not in str([message.get("tool_calls") for message in agent.messages])
+    assert len(contents(agent.messages)) == 3
+    (session,) = model.leyline.sessions
+    assert session.stats().failed == 0
+
+
+def test_the_agent_pays_for_what_is_recalled(monkeypatch):
+    from minisweagent.models.litellm_model import LitellmModel
+
+    monkeypatch.setattr(LitellmModel, "_calculate_cost", lambda self, response: {"cost": 0.25})
+    script = DeterministicModel(bash(LONG), bash(LONG), recall, bash(SUBMIT))
+    with serving(script) as url:
+        agent = agent_of(managed(url, recall=True))
+        agent.run("count")
+    assert (agent.cost, agent.n_calls) == (1.0, 3)
+
+
+def test_a_recall_in_a_reply_that_is_refused_is_hidden_all_the_same():
+    both = bash("ls")
+    script = DeterministicModel(
+        bash(LONG),
+        bash(LONG),
+        lambda messages: {
+            **both,
+            "tool_calls": recall(messages)["tool_calls"] + both["tool_calls"],
+        },
+        bash(SUBMIT),
+    )
+    with serving(script) as url:
+        agent = agent_of(managed(url, recall=True))
+        assert agent.run("count")["exit_status"] == "Submitted"
+    assert not any(m.get("extra", {}).get("interrupt_type") for m in agent.messages)
+    assert "leyline_recall" not in str([message.get("tool_calls") for message in agent.messages])
+    assert all(pairs(request["messages"]) for request in script.requests)
+
+
 def test_an_engine_of_ours_stands_in_for_litellm_only():
     from minisweagent.models.test_models import DeterministicToolcallModel
 
@@ -263,120 +279,3 @@ def test_a_model_of_the_responses_api_is_edited_in_its_own_items():
     assert asked[2][2] is agent.messages[2]
     (session,) = model.leyline.sessions
     assert session.history[2]["tool_calls"][0]["function"]["name"] == "bash"
-
-
-class Conversation:
-    """A harness of few scruples: it sends what it likes to a managed model."""
-
-    def __init__(self, url):
-        self.model = managed(url)
-        self.messages = [
-            {"role": "system", "content": "You fix bugs."},
-            {"role": "user", "content": "Task: count"},
-        ]
-
-    def turn(self, output="line\n" * 100):
-        message = self.model.query(self.messages)
-        call = message["tool_calls"][0]["id"]
-        result = {"role": "tool", "tool_call_id": call, "content": output}
-        self.messages += [message, result]
-
-    @property
-    def session(self):
-        (session,) = self.model.leyline.sessions
-        return session
-
-
-@pytest.fixture
-def talk():
-    script = DeterministicModel(lambda messages: bash(f"ls {len(messages)}"), repeat=True)
-    with serving(script) as url:
-        conversation = Conversation(url)
-        for _ in range(4):
-            conversation.turn()
-        yield conversation, script
-    assert not conversation.model.leyline.bypassed
-    assert all(pairs(request["messages"]) for request in script.requests[:-1])
-
-
-def stubs(request):
-    return [len(content) < 100 for content in contents(request["messages"])]
-
-
-def test_a_history_that_was_rewritten_is_followed(talk):
-    conversation, script = talk
-    conversation.messages[3] = {**conversation.messages[3], "content": "rewritten " * 50}
-    conversation.turn()
-    assert stubs(script.requests[-1]) == [True, True, True, False]
-    assert contents(script.requests[-1]["messages"])[0].startswith("rewritten")
-    assert pairs(script.requests[-1]["messages"])
-    assert conversation.session.history[3]["content"] == "rewritten " * 50
-
-
-def test_a_history_that_lost_messages_is_followed(talk):
-    conversation, script = talk
-    del conversation.messages[2:6]
-    conversation.turn()
-    assert stubs(script.requests[-1]) == [True, False]
-    assert pairs(script.requests[-1]["messages"])
-
-
-def test_our_own_view_coming_back_is_no_rewrite(talk):
-    conversation, script = talk
-    conversation.messages = [*script.requests[-1]["messages"], *conversation.messages[-2:]]
-    conversation.turn()
-    assert conversation.session.version == 5
-    assert len(contents(conversation.session.history)[0]) == 500
-
-
-def test_two_futures_of_one_past_do_not_mix(talk):
-    conversation, script = talk
-    past = list(conversation.messages)
-    conversation.turn("one future " * 40)
-    one = conversation.messages
-    conversation.messages = past
-    conversation.turn("another future " * 40)
-    conversation.turn()
-    conversation.messages = one
-    conversation.turn()
-    assert "another" not in str(script.requests[-1]["messages"])
-    assert contents(script.requests[-1]["messages"])[-1].startswith("one future")
-    assert pairs(script.requests[-1]["messages"])
-
-
-def test_the_same_call_again_sends_the_same(talk):
-    conversation, script = talk
-    before = copy.deepcopy(conversation.messages)
-    for _ in range(3):
-        conversation.model.query(conversation.messages)
-    assert script.requests[-1] == script.requests[-2] == script.requests[-3]
-    assert conversation.messages == before
-
-
-def test_a_call_without_its_result_goes_out_as_it_is(talk):
-    conversation, script = talk
-    cut = conversation.messages[:-1]
-    conversation.model.query(cut)
-    assert not pairs(script.requests[-1]["messages"])
-    assert stubs(script.requests[-1]) == [True, True, False]
-    assert any(
-        "no result" in str(odd) or "unanswered" in str(odd) for odd in conversation.session.oddities
-    )
-
-
-def test_images_go_through(talk):
-    conversation, script = talk
-    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
-    conversation.messages.append({"role": "user", "content": [image]})
-    conversation.turn()
-    assert script.requests[-1]["messages"][-1]["content"] == [image]
-
-
-@pytest.mark.filterwarnings("ignore:There is no current event loop")  # litellm's own
-def test_what_is_no_message_goes_out_unedited_and_is_told():
-    script = DeterministicModel(bash("ls"))
-    with serving(script) as url:
-        model = managed(url)
-        with pytest.warns(leyline.LeylineWarning, match="goes out unedited"):
-            model.query([{"role": "user", "content": "hello"}, {"content": "no role"}])
-    assert len(model.leyline.bypassed) == 1
