@@ -155,7 +155,8 @@ class SessionStore:
         return iter(list(self._sessions.values()))
 
     def __len__(self) -> int:
-        return len(self._sessions)
+        """How many have a version: one whose first turn was not answered is none yet."""
+        return sum(bool(session.versions) for session in self)
 
     def find(self, tenant: str, session_id: str) -> EngineSession | None:
         """The session, marked as used now."""

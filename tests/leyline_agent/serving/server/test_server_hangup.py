@@ -61,6 +61,7 @@ def test_hanging_up_in_a_stream_stops_it(live_url: str, tiny_service: ChatServic
     assert told["tree_tokens"] == told["pool"]["used"] < LONG / 2
     # Nothing was committed, and the server works on.
     assert httpx.get(f"{live_url}/v1/leyline/sessions/run").status_code == 404
+    assert told["sessions"] == 0
     assert httpx.post(live_url + CHAT, json=chat(max_tokens=2)).status_code == 200
 
 
