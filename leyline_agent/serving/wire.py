@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -191,8 +192,17 @@ def _wrong(
     if commit is not None:
         edits = wrong_edits(commit.edits, len(messages))
         found += ((("leyline", "edits", *place), words) for place, words in edits)
-        found += _backwards(commit.base_version, commit.version, "leyline")
+        found += _misplaced(commit, commit.edits)
     return found
+
+
+def _misplaced(commit: Commit | TokenCommit, edits: Sequence[Any]) -> list[tuple[Place, str]]:
+    """What is wrong with where a commit stands among the versions."""
+    if "base_version" in commit.model_fields_set or not (edits or commit.version > 1):
+        return _backwards(commit.base_version, commit.version, "leyline")
+    what = "the edits" if edits else f"version {commit.version}"
+    words = f"is missing; name the version that {what} came from, or 0 to begin a session"
+    return [(("leyline", "base_version"), words)]
 
 
 def _backwards(base_version: int, version: int, *under: str) -> list[tuple[Place, str]]:
@@ -245,7 +255,7 @@ class CompletionRequest(SamplingRequest):
     @model_validator(mode="after")
     def _checked(self) -> CompletionRequest:
         if self.leyline is not None:
-            refuse(_backwards(self.leyline.base_version, self.leyline.version, "leyline"), None)
+            refuse(_misplaced(self.leyline, self.leyline.directives), None)
         return self
 
 

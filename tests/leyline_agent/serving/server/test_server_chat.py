@@ -145,6 +145,16 @@ async def test_another_model_is_not_found(client: httpx.AsyncClient) -> None:
             "[9, 12) begins past the end of the view",
         ),
         (
+            {"leyline": {"session": "s", "edits": [{"messages": [0, 1], "count": 1}]}},
+            "leyline.base_version",
+            "is missing; name the version that the edits came from, or 0 to begin a session",
+        ),
+        (
+            {"leyline": {"session": "s", "version": 3}},
+            "leyline.base_version",
+            "is missing; name the version that version 3 came from",
+        ),
+        (
             {"presence_penalty": 0.5},
             "presence_penalty",
             "is not supported; leave it out, or send 0",

@@ -165,3 +165,11 @@ async def test_directives_that_do_not_fit(client: httpx.AsyncClient, ids: list[i
     held = (await client.get("/v1/leyline/sessions/run")).json()
     assert held["newest"] == 1
     assert held["versions"][0]["messages"] is None
+
+
+async def test_directives_of_no_version_are_refused(client: httpx.AsyncClient) -> None:
+    directive = {"start": 0, "end": 1, "replacement": [], "mode": "amortize"}
+    commit = {"session": "run", "directives": [directive]}
+    response = await client.post(URL, json={"prompt": [1, 2, 3], "leyline": commit})
+    assert response.status_code == 400
+    assert response.json()["error"]["param"] == "leyline.base_version"
