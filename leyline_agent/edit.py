@@ -207,7 +207,21 @@ def _check_pairs(ordered: Sequence[Edit], messages: Sequence[Message]) -> None:
 
 
 def _broken_pairs(ordered: Sequence[Edit], messages: Sequence[Message]) -> Counter[tuple[str, str]]:
+    if all(_keeps_pairs(edit, messages) for edit in ordered):
+        return Counter()
     return _loose_ends(apply(ordered, messages)) - _loose_ends(messages)
+
+
+def _keeps_pairs(edit: Edit, messages: Sequence[Message]) -> bool:
+    """Whether each message has one in its place that makes or answers the same calls."""
+    before = messages[edit.start : edit.end]
+    return len(before) == len(edit.replacement) and all(
+        old.get("role") == new.get("role")
+        and old.get("tool_call_id") == new.get("tool_call_id")
+        and old.get("name") == new.get("name")
+        and _call_ids(old) == _call_ids(new)
+        for old, new in zip(before, edit.replacement, strict=True)
+    )
 
 
 def _pair_error(edits: Sequence[Edit], broken: Counter[tuple[str, str]]) -> BrokenToolPair:

@@ -98,6 +98,10 @@ def _copy_value(value: Any) -> Any:
 def calls(message: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """The tool calls of a message, `function_call` of old included; what is no call is left out."""
     found = message.get("tool_calls")
+    if not found and "function_call" not in message:  # Most messages; asked of every one, often.
+        return []
+    if type(found) is list and all(type(call) is dict for call in found):
+        return found
     made = [c for c in found if isinstance(c, Mapping)] if isinstance(found, list | tuple) else []
     if not made and isinstance(message.get("function_call"), Mapping):
         return [{"function": message["function_call"]}]

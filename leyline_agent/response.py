@@ -14,7 +14,7 @@ __all__ = ["as_dict", "as_message", "as_messages", "reply", "usage"]
 
 def as_dict(value: Any) -> Mapping[str, Any] | None:
     """A mapping as it is, a pydantic object (openai, litellm) dumped; None for anything else."""
-    if isinstance(value, Mapping):
+    if type(value) is dict or isinstance(value, Mapping):  # The first is much quicker to tell.
         return value
     dump = getattr(value, "model_dump", None)
     if callable(dump):

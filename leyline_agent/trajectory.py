@@ -175,7 +175,7 @@ class Trajectory:
     @cached_property
     def chars(self) -> int:
         """Characters of text and tool calls in the view; what `tokens` is estimated from."""
-        return sum(map(_chars, self.messages))
+        return sum(record.chars for record in self._records)
 
     def drop_call(self, call: ToolCall, *, mode: Mode | None = None, reason: str = "") -> Edit:
         """An edit that removes a call's assistant message together with all its results."""
@@ -253,20 +253,22 @@ def _moved(pinned: frozenset[int], edits: Collection[Edit]) -> frozenset[int]:
 class _Record:
     calls: tuple[ToolCall, ...] = ()
     result: ToolResult | None = None
+    chars: int = 0
 
 
 def _parse(
     message: Message, index: int, before: Sequence[_Record], observations: Observations
 ) -> _Record:
-    role = message.get("role")
+    role, chars = message.get("role"), _chars(message)
     if role == "assistant":
-        return _Record(calls=_calls(message, index, observations))
+        return _Record(_calls(message, index, observations), chars=chars)
     if role in ("tool", "function"):
-        return _Record(result=ToolResult(index, _answered_call(message, before), message))
+        result = ToolResult(index, _answered_call(message, before), message)
+        return _Record(result=result, chars=chars)
     if role == "user" and observations == "user" and before and before[-1].calls:
         call = _answered_call(message, before)
-        return _Record(result=ToolResult(index, call, message) if call else None)
-    return _Record()
+        return _Record(result=ToolResult(index, call, message) if call else None, chars=chars)
+    return _Record(chars=chars)
 
 
 def _calls(message: Message, index: int, observations: Observations) -> tuple[ToolCall, ...]:

@@ -121,17 +121,17 @@ class SessionPool:
 
 
 def _ending(alike: Sequence[Session], incoming: Sequence[Message]) -> Session | None:
-    """A session one of whose branches ends with the last reply in `incoming`, and is all in it."""
+    """The newest session one of whose branches ends with the last reply in `incoming`.
+
+    Behind the same opening that is enough, whatever was rewritten in between.
+    """
     for index in range(len(incoming) - 1, -1, -1):
         if incoming[index].get("role") == "assistant":
             break
     else:
         return None
     last = digest(incoming[index])
-    for session in reversed(alike):
-        if _ends(session, index, last) and session.shared(incoming) > index:
-            return session
-    return None
+    return next((session for session in reversed(alike) if _ends(session, index, last)), None)
 
 
 def _ends(session: Session, index: int, last: str) -> bool:

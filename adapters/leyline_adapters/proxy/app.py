@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from typing import Any
-
-from starlette.applications import Starlette
-from starlette.routing import Route
 
 from leyline_adapters.proxy.about import JSON, SESSIONS, answer_about
 from leyline_adapters.proxy.asgi import HungUp, Incoming, Receive, Send, respond
@@ -26,7 +22,7 @@ from leyline_adapters.proxy.upstream import Broken, Upstream
 from leyline_agent._version import __version__
 from leyline_agent.errors import LeylineError
 
-__all__ = ["Proxy", "create_app"]
+__all__ = ["Proxy"]
 
 logger = logging.getLogger("leyline.proxy")
 
@@ -34,7 +30,7 @@ _DIALECTS: Mapping[str, Dialect] = {"/v1/chat/completions": ChatCompletions()}
 
 
 class Proxy:
-    """The ASGI application under Starlette's.
+    """The ASGI application.
 
     Args:
         upstream: where requests go.
@@ -49,7 +45,24 @@ class Proxy:
         self._in_flight = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
+        """Answer one request, or live as long as the server does."""
+        if scope["type"] == "http":
+            await self._serve(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await self._live(receive, send)
+        else:  # A websocket, which OpenAI's realtime API takes.
+            await receive()
+            await send({"type": "websocket.close", "code": 1008})
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        await receive()
+        async with self.upstream:
+            await self.engine.look()
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             call = Call.of(scope)
         except LeylineError as error:
@@ -110,19 +123,6 @@ class Proxy:
             "sessions": len(self.sessions),
             "in_flight": self._in_flight - 1,
         }
-
-
-def create_app(upstream: Upstream, engine: Engine, sessions: Sessions) -> Starlette:
-    """The HTTP application between harnesses and an upstream."""
-
-    @asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        async with upstream:
-            await engine.look()
-            yield
-
-    proxy = Proxy(upstream, engine, sessions)
-    return Starlette(routes=[Route("/{path:path}", endpoint=proxy)], lifespan=lifespan)
 
 
 def _api(path: str) -> Api:

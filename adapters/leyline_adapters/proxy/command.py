@@ -112,7 +112,7 @@ def command(
             typer.echo(report.model_dump_json() if json else _banner(report))
 
         try:
-            needs.run(needs.create_app(up, engine, sessions), bound, ready)
+            needs.run(needs.Proxy(up, engine, sessions), bound, ready)
         except KeyboardInterrupt:  # uvicorn hands the signal on when it has stopped
             typer.echo("stopped", err=True)
 

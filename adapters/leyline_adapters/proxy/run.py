@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import copy
+import gc
 import logging
 import socket
 from collections.abc import Callable
 from typing import Any
 
 import uvicorn
-from starlette.applications import Starlette
 from uvicorn.config import LOGGING_CONFIG
+
+from leyline_adapters.proxy.app import Proxy
 
 __all__ = ["run", "settings"]
 
+_GC_THRESHOLD = (20_000, 20, 20)  # a turn makes some thousand containers and keeps most of them
 _GRACE = 3  # seconds that answers under way have when the proxy is told to stop
 
 
@@ -27,11 +30,13 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
+            gc.freeze()  # What was imported stays; looking through it holds every call up.
+            gc.set_threshold(*_GC_THRESHOLD)
             self._ready()
 
 
-def run(app: Starlette, bound: socket.socket, ready: Callable[[], None]) -> None:
-    """Serve an application on a bound socket until a signal stops it; `ready` once it listens."""
+def run(app: Proxy, bound: socket.socket, ready: Callable[[], None]) -> None:
+    """Serve the proxy on a bound socket until a signal stops it; `ready` once it listens."""
     config = uvicorn.Config(
         app, log_config=_logging(), timeout_graceful_shutdown=_GRACE, lifespan="on", **settings()
     )

@@ -43,6 +43,7 @@ class ManagedCall:
         self._asked = asked
         self._turn = turn
         self._whole: Whole | None = None
+        self._reply: Mapping[str, Any] | None = None
         # What a client is not to see, or asks to see, is cut out of the answer or put into it.
         self._rewrites = call.wants_receipt or turn.session.adapter.capabilities.receipts
 
@@ -63,10 +64,13 @@ class ManagedCall:
                 async with self._upstream.send("POST", address, headers, body) as answer:
                     again = await self._passed(answer, send)
         except BaseException as error:
-            if self._whole is not None and self._whole.finished and not self._whole.error:
-                self._finish(self._whole.response())  # Whoever went away: the reply was whole.
+            whole = self._whole
+            if whole is not None and whole.finished and not whole.error:
+                self._reply = whole.response()
+            if self._turn.is_open and self._reply is not None:
+                self._finish(self._reply)  # Whoever went away: the reply was whole.
             else:
-                self._fail("abandoned" if not isinstance(error, Exception) else error)
+                self._fail(error if isinstance(error, Exception) else "abandoned")
             raise
 
     async def _passed(self, answer: Answer, send: Send) -> bool:
@@ -87,9 +91,12 @@ class ManagedCall:
             return False
         if self._advances(completion):
             return True
-        receipt = self._finish(completion)
-        data = self._with_receipt(body, receipt) if self._rewrites else data
+        if self._rewrites:
+            data = _written(body, self._told(self._finish(completion)))
+        self._reply = completion
         await respond(send, answer.status, [*answer.headers, *self.said()], data)
+        if self._turn.is_open:  # Nobody else's turn comes between; the client need not wait.
+            self._finish(completion)
         return False
 
     async def _streamed(self, answer: Answer, send: Send) -> bool:
@@ -190,9 +197,6 @@ class ManagedCall:
         if receipt is None or not self._call.wants_receipt:
             return None
         return receipt.model_dump(mode="json")
-
-    def _with_receipt(self, body: Body, receipt: Receipt | None) -> bytes:
-        return _written(body, self._told(receipt))
 
 
 class _Out:

@@ -11,6 +11,7 @@ import json
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 from yarl import URL
@@ -123,6 +124,8 @@ class Answer:
 class Upstream:
     """A provider or a server. Use it as an asynchronous context manager.
 
+    Proxies named by HTTP_PROXY, HTTPS_PROXY and NO_PROXY are gone through.
+
     Args:
         url: the base URL as clients of its API have it, with or without `/v1`.
         timeout: seconds to wait for an answer to begin, and then for each piece of it.
@@ -144,6 +147,7 @@ class Upstream:
         self._origin = f"{parts.scheme}://{parts.netloc}"
         self._base = parts.path.rstrip("/")
         self._timeout = timeout
+        self._proxy = None if proxy_bypass(parts.netloc) else getproxies().get(parts.scheme)
         self._client: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Upstream:
@@ -152,7 +156,7 @@ class Upstream:
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
-            trust_env=True,
+            trust_env=False,  # It would look for proxies and passwords in files on every call.
             timeout=aiohttp.ClientTimeout(
                 total=None, sock_connect=_CONNECT_SECONDS, sock_read=self._timeout
             ),
@@ -194,6 +198,7 @@ class Upstream:
                 headers=lines,
                 data=body or None,
                 allow_redirects=False,
+                proxy=self._proxy,
             )
         try:
             yield Answer(response, self)

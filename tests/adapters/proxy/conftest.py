@@ -20,7 +20,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from leyline_adapters.proxy.parts import Engine, Sessions, Upstream, create_app
+from leyline_adapters.proxy.parts import Engine, Proxy, Sessions, Upstream
 from leyline_adapters.proxy.run import settings
 from leyline_agent.policy import as_policy
 from leyline_agent.session import Session
@@ -142,8 +142,13 @@ class Running:
 
     @property
     def all(self) -> list[Session]:
-        """Every session, the one used last first."""
-        return list(reversed(self.sessions._used))
+        """Every session, the one used last first, when its turns are over."""
+        found = list(reversed(self.sessions._used))
+        deadline = time.monotonic() + 5
+        while not all(session.is_idle for session in found):
+            assert time.monotonic() < deadline, "a turn is not over"
+            time.sleep(0.005)
+        return found
 
     def client(self, key: str = "key-a", path: str = "/v1", **options: Any) -> openai.OpenAI:
         """An OpenAI client of it."""
@@ -170,7 +175,7 @@ def start() -> Iterator[Start]:
         ) -> Running:
             upstream = Upstream(url, timeout)
             sessions = Sessions(as_policy(policy), options, journal, max_sessions)  # type: ignore[arg-type]
-            app = create_app(upstream, Engine(upstream, adapter), sessions)
+            app = Proxy(upstream, Engine(upstream, adapter), sessions)
             return Running(stack.enter_context(served(app)), sessions, upstream)
 
         yield make

@@ -374,6 +374,7 @@ def test_the_journal_tells_the_reason(start, provider, task, tmp_path, turns):
     provider.handle = refuse
     with pytest.raises(openai.RateLimitError):
         turns(client, messages, 1)
+    assert running.all  # its turns are over
     [file] = tmp_path.rglob("*.jsonl")
     assert file.name == "run%2F1.jsonl"
     events = load(file).events
@@ -397,6 +398,7 @@ def test_a_journal_that_is_corrupt_begins_anew(start, provider, task, tmp_path, 
     running = start(provider.url, journal=tmp_path)
     named = {"default_headers": {"Leyline-Session": "run"}}
     turns(running.client(**named), task, 1)
+    assert running.all  # its turns are over
     [file] = tmp_path.rglob("*.jsonl")
     file.write_text("nonsense\n")
     again = start(provider.url, journal=tmp_path)
