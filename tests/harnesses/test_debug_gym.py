@@ -1,6 +1,7 @@
 """debug-gym's own agents, LLM, terminal and tools on a small repository, through whole episodes."""
 
 import importlib.util
+import json
 import logging
 import os
 import sys
@@ -12,6 +13,7 @@ import yaml
 from model_server import Refused, serving
 
 import leyline_agent as leyline
+from leyline_adapters.anthropic.messages import to_chat
 from leyline_agent.testing import DeterministicModel, MockAdapter, tool_call
 
 with warnings.catch_warnings():
@@ -19,8 +21,10 @@ with warnings.catch_warnings():
     from debug_gym.agents.base_agent import AgentArgs, BaseAgent, create_agent
     from debug_gym.gym.envs.local import LocalEnv
     from debug_gym.gym.terminals.local import LocalTerminal
+    from debug_gym.gym.tools.tool import ToolCall
     from debug_gym.gym.tools.toolbox import Toolbox
-    from debug_gym.llms.base import LLM
+    from debug_gym.llms.anthropic import AnthropicLLM
+    from debug_gym.llms.base import LLM, LLMConfig, LLMResponse, TokenUsage
     from debug_gym.logger import DebugGymLogger
 
     from leyline_adapters.harnesses.debug_gym import LeylineAgent, LeylineLLM
@@ -200,6 +204,63 @@ def test_an_engine_of_ours_answers_in_the_llm_s_place(env, llm_at, logger):
     assert agent.run(env)["success"] is True
     (session,) = llm.leyline.sessions
     assert sum(receipt.reused_spliced for receipt in session.receipts) > 0
+
+
+def recall(messages):
+    """A reply that asks for the first output cut, by the id that its stub names."""
+    stub = next(text for text in results(messages) if "leyline_recall(" in text)
+    arguments = json.dumps({"id": stub.split('leyline_recall("')[1].split('"')[0]})
+    call = {"type": "function", "function": {"name": "leyline_recall", "arguments": arguments}}
+    return {"role": "assistant", "content": None, "tool_calls": [call]}
+
+
+def test_what_was_cut_is_recalled_behind_the_agent_s_back(run):
+    agent, trajectory, asked = run(LONG, LONG, recall, FIX, EVAL, recall=True)
+    assert trajectory["success"] is True
+    assert [step["action"]["name"] for step in trajectory["log"][1:]] == [
+        *["bash"] * 2,
+        "edit",
+        "eval",
+    ]
+    assert "199" in results(asked[3])[-1]
+    assert not agent.llm.leyline.bypassed
+
+
+class Claude(AnthropicLLM):
+    """debug-gym's Anthropic LLM, with a script in the place of its client."""
+
+    def __init__(self, model, logger):
+        config = LLMConfig(model="scripted", context_limit=32, api_key="none")
+        super().__init__("scripted", config, logger)
+        self.model = model
+
+    def count_tokens(self, messages):
+        return 1
+
+    def generate(self, messages, tools, **kwargs):
+        self.model.requests.append({"messages": messages, "tools": self.define_tools(tools)})
+        made = self.model._next(to_chat({"messages": messages[1:]}).messages)
+        call = made["tool_calls"][0]
+        function = call["function"]
+        tool = ToolCall(call["id"], function["name"], json.loads(function["arguments"]))
+        return LLMResponse(messages, "I run it.", tool=tool, token_usage=TokenUsage(100, 10))
+
+
+def test_an_anthropic_llm_is_edited_in_its_own_blocks(env, logger):
+    model = DeterministicModel(LONG, LONG, recall, FIX, EVAL)
+    llm = LeylineLLM(Claude(model, logger), POLICY, recall=True)
+    agent = BaseAgent(AgentArgs(system_prompt="You fix bugs.", max_steps=50), llm, logger)
+    assert agent.run(env)["success"] is True
+    blocks = [m["content"][0] for m in model.requests[2]["messages"] if m["role"] == "user"][1:]
+    assert [(block["type"], len(block["content"]) < 200) for block in blocks] == [
+        ("tool_result", True),
+        ("tool_result", False),
+    ]
+    assert model.requests[0]["tools"][-1]["name"] == "leyline_recall"
+    assert "199" in str(model.requests[3]["messages"][-1])
+    assert not llm.leyline.bypassed
+    spent = [response.token_usage.prompt for response in agent.history.llm_responses]
+    assert spent == [100, 100, 200, 100]
 
 
 def test_what_debug_gym_trims_is_what_is_left_of_the_view(env, llm_at, logger):

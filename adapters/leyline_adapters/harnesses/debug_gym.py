@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, Unpack, cast
 
+from leyline_adapters.anthropic import blocks
+from leyline_adapters.anthropic.blocks import is_thinking
 from leyline_adapters.harnesses.configured import configured
 from leyline_adapters.harnesses.native import Completion, Harness, NativeTurn, completion, missing
 from leyline_agent import response as reading
@@ -27,6 +29,7 @@ from leyline_agent.adapter import Adapter, CallingAdapter, Request
 from leyline_agent.errors import AdapterError
 from leyline_agent.message import Message
 from leyline_agent.policy import PolicyLike
+from leyline_agent.readers.anthropic_blocks import has_blocks, split
 from leyline_agent.session import Session
 from leyline_agent.settings import SessionOptions
 from leyline_agent.wrapping.exchange import AsItCame, Exchange
@@ -36,6 +39,8 @@ from leyline_agent.wrapping.scope import entered
 try:
     from debug_gym.agents.base_agent import BaseAgent
     from debug_gym.agents.froggy_agent import FroggyAgent
+    from debug_gym.llms.anthropic import AnthropicLLM
+    from debug_gym.llms.base import TokenUsage
     from debug_gym.llms.openai import OpenAILLM
 except ImportError as error:
     raise missing("debug-gym", "debug-gym==1.3.0", error) from error
@@ -43,20 +48,27 @@ except ImportError as error:
 __all__ = ["LeylineAgent", "LeylineFroggyAgent", "LeylineLLM", "managed"]
 
 
-class ChatCodec:
-    """A `native.Codec` of chat messages: debug-gym's own, but for those of its Anthropic LLM."""
+class _Codec:
+    """debug-gym's messages are chat messages, but for its Anthropic LLM's, which hold blocks."""
+
+    def __init__(self, llm: Any) -> None:
+        self._is_anthropic = isinstance(llm, AnthropicLLM)
 
     def read(self, native: Message) -> Message:
-        """The message itself."""
-        return native
+        made = list(split(native, "messages"))
+        return made[0] if len(made) == 1 else native  # debug-gym makes one call a message.
 
     def edited(self, native: Message, message: Message) -> Message:
-        """The edited message."""
-        return message
+        if not has_blocks(native):
+            return message
+        thinking = [block for block in native["content"] if is_thinking(block)]
+        return {**native, "content": [*thinking, *blocks.made(message)]}
 
     def made(self, message: Message) -> Message:
-        """The message itself."""
-        return message
+        if not self._is_anthropic:
+            return message
+        role = "assistant" if message["role"] == "assistant" else "user"
+        return {"role": role, "content": blocks.made(message)}
 
 
 class LeylineLLM:
@@ -87,7 +99,7 @@ class LeylineLLM:
         **options: Unpack[SessionOptions],
     ) -> None:
         self._llm = llm
-        self._harness = Harness("debug-gym", ChatCodec(), policies, adapter, journal, options)
+        self._harness = Harness("debug-gym", _Codec(llm), policies, adapter, journal, options)
         self.leyline = self._harness.leyline
 
     def __getattr__(self, name: str) -> Any:
@@ -104,8 +116,8 @@ class LeylineLLM:
         given = {**config.generate_kwargs, **self._llm.runtime_generate_kwargs, **kwargs}
         declared = [_declared(tool) for tool in tools] if tools else None
         turn = self._harness.begin(messages, declared, model=config.model, **given)
-        call = _Call(self._llm, tools, args, kwargs)
-        return turn.run(call.send, call.told, lambda answer: call.made(turn, answer))
+        call = _Call(self._llm, tools, args, kwargs, turn)
+        return turn.run(call.send, call.told, call.made, call.amended)
 
     def _check(self) -> None:
         adapter = self.leyline.adapter
@@ -146,15 +158,26 @@ class _Call:
     tools: Sequence[Any] | None
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
+    turn: NativeTurn[Message]
     heard: Any = None
 
     def send(self, turn: NativeTurn[Message]) -> Any:
         """Call the inner LLM, with what the session and its adapter add."""
-        return self._asked(turn, _Listening(self))
+        return self._asked(_Listening(self))
 
-    def made(self, turn: NativeTurn[Message], answer: Completion) -> Any:
+    def made(self, answer: Completion) -> Any:
         """What the inner LLM makes of an engine's answer."""
-        return self._asked(turn, _Listening(self, answer))
+        return self._asked(_Listening(self, answer))
+
+    def amended(self, answer: Completion, response: Any) -> Any:
+        """The response with the tokens of all calls. Of a reply debug-gym takes one tool call; what
+        is not hidden is no recall, unless an engine's answer has it beside others.
+        """
+        if self.turn.caller:
+            return self.made(answer)
+        if usage := reading.usage(answer):
+            response.token_usage = TokenUsage(usage["prompt_tokens"], usage["completion_tokens"])
+        return response
 
     def told(self, response: Any) -> Completion:
         """The reply as the agent will send it back, with the usage as the provider counted it."""
@@ -165,10 +188,11 @@ class _Call:
         if self.tools is None:  # An agent that reads calls out of the text.
             message = {"role": "assistant", "content": response.response}
         else:
-            message = self.llm.convert_response_to_message(response)
+            message = _Codec(self.llm).read(self.llm.convert_response_to_message(response))
         return completion(message, usage)
 
-    def _asked(self, turn: NativeTurn[Message], scope: _Listening) -> Any:
+    def _asked(self, scope: _Listening) -> Any:
+        turn = self.turn
         added = {key: turn.extra[key] for key in ("extra_body",) if key in turn.extra}
         tools = [*(self.tools or ()), *map(_as_tool, turn.tools)] if turn.tools else self.tools
         install()
