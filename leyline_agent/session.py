@@ -9,6 +9,7 @@ business.
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import uuid
@@ -30,6 +31,7 @@ from leyline_agent.observer import Observers
 from leyline_agent.oddity import Oddity, oddities
 from leyline_agent.policy import PolicyLike, as_policy
 from leyline_agent.proposal import HARNESS, Proposer, Skipped
+from leyline_agent.recall.exchange import POLICY as RECALL
 from leyline_agent.recall.options import as_recall
 from leyline_agent.receipt import Receipt
 from leyline_agent.resume import replay
@@ -44,6 +46,8 @@ if TYPE_CHECKING:
     from leyline_agent.recall.keeper import Keeper
 
 __all__ = ["Session"]
+
+logger = logging.getLogger("leyline.session")
 
 MAX_SKIPPED = 1000
 
@@ -96,6 +100,10 @@ class Session(Turning):
         journal.write("resume")
         if session._keeper:
             session._keeper.restore(session._state.heads)
+        elif session._state.recalls.on:
+            text = "the session had recall and is resumed without: its stubs name what is lost"
+            logger.warning("session %s: %s", session.id, text)
+            session._skipped.append(Skipped(RECALL, "", "RecallLost", text))
         return session
 
     def _configure(

@@ -52,7 +52,6 @@ class State:
             a call is a retry and keeps its number.
         receipts: oldest first.
         redacted: history index and digest of every message that is gone.
-        stubs: digests of what stood for such messages in a view.
         recalls: what is known of recalls.
         ledger: what timing needs to know of the last call.
         answers: question's key -> what a model said, the last ones; none from before a redaction.
@@ -67,7 +66,6 @@ class State:
     unanswered: dict[tuple[int, str], int] = field(default_factory=dict)
     receipts: list[Receipt] = field(default_factory=list)
     redacted: set[tuple[int, str]] = field(default_factory=set)
-    stubs: set[str] = field(default_factory=set)
     recalls: Recalls = field(default_factory=Recalls)
     ledger: Ledger = field(default_factory=Ledger)
     answers: dict[str, str] = field(default_factory=dict)
@@ -124,11 +122,12 @@ class State:
         self.heads = [made, *left][:MAX_HEADS]
         gone = _gone(draft, accepted)
         self.redacted |= gone.places
-        self.stubs |= gone.stubs
         if gone.places:
             self.answers = {}  # They may quote it.
-        if self.redacted or self.stubs:
-            self.heads = [branch.redacted(head, self.redacted, self.stubs) for head in self.heads]
+        if self.redacted or gone.stubs:
+            made, *others = self.heads
+            others = [branch.redacted(head, self.redacted, gone.stubs) for head in others]
+            self.heads = [branch.redacted(made, self.redacted), *others]
         return self.heads[0], gone
 
 

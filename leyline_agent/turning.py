@@ -156,7 +156,9 @@ class Turning:
         """The next call of a turn whose reply was a recall; None when it was not."""
         message = response.reply(result)
         with self._lock:
-            if self._keeper is None or message is None or not self._keeper.hides(message, spent):
+            if self._keeper is None or message is None or prepared.trajectory.pending:
+                return None  # Nothing may come between a call that still runs and its result.
+            if not self._keeper.hides(message, spent):
                 return None
             found = accounting.received(self.adapter, result, self.id)
             made, _ = self._commit(prepared, message, found, spent, hidden=True)

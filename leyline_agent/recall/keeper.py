@@ -31,6 +31,9 @@ __all__ = ["Keeper"]
 logger = logging.getLogger("leyline.recall")
 
 
+_DROPPED = "the harness gets its reply without the call"
+
+
 class Keeper:
     """Keeps what one session's policies cut, and answers the model's recalls.
 
@@ -201,12 +204,13 @@ class Keeper:
             return None, self._exchange(reply, spent)
         if "tool_calls" in left:
             return left, self._exchange(reply, spent)
-        self._tell(
-            "RecallBound",
-            f"the model went on recalling after {spent.recalls} recalls in one turn; the harness "
-            "gets its reply without the call (max_per_turn of leyline.Recall)",
-            aloud=False,
-        )
+        if spent.refused:
+            why = f"after {spent.recalls} recalls in one turn (max_per_turn of leyline.Recall)"
+            self._tell("RecallBound", f"the model went on recalling {why}; {_DROPPED}", aloud=False)
+        else:
+            why = "where it cannot be answered: behind a call that still runs, or from a caller "
+            why += "that does not call Turn.advance"
+            self._tell("RecallOutOfPlace", f"the model recalled {why}; {_DROPPED}", aloud=False)
         return left, None
 
     def _exchange(self, reply: Message, spent: Spent) -> Exchange:
