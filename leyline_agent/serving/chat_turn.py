@@ -131,6 +131,7 @@ class ChatTurn:
                 prompt_len=receipt.prompt,
                 receipt=receipt,
                 tools=self.request.shown_tools,
+                pending=tuple(self.generated.tokens[len(sequence) - receipt.prompt :]),
             )
             self.session.add(version)
         return receipt

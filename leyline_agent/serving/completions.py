@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any
 
 from leyline_agent.errors import InvalidRequest
@@ -66,7 +67,7 @@ def _steps(
                 yield {**start, "choices": [_choice(item)]}
         receipt = tell(run.receipt, turn, commit)
         if session is not None and commit is not None:
-            _commit(service, session, commit, run, receipt, digest)
+            _commit(service, session, commit, run, receipt, digest, generation.result.tokens)
     finally:
         service.engine.abandon(run)
     generated = generation.result
@@ -108,16 +109,19 @@ def _commit(
     run: Run,
     receipt: Receipt,
     digest: str,
+    sampled: Sequence[int],
 ) -> None:
     with service.exclusive():
+        sequence = run.finish()
         version = Version(
             number=commit.version,
             base=commit.base_version,
             digest=digest,
             messages=None,
-            sequence=run.finish(),
+            sequence=sequence,
             prompt_len=receipt.prompt,
             receipt=receipt,
+            pending=tuple(sampled[len(sequence) - receipt.prompt :]),
         )
         session.add(version)
 

@@ -140,7 +140,8 @@ def directives_job(
         base = session.versions[newest]
         _, receipt, sequence = yield from _run(service, session, base, number, plan)
         with service.exclusive():
-            session.add(Version(number, newest, identity, None, sequence, len(sequence), receipt))
+            made = Version(number, newest, identity, None, sequence, len(sequence), receipt)
+            session.add(replace(made, pending=base.pending))
         return receipt
 
     return Job(steps, service.key(tenant, session_id))

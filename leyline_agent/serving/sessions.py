@@ -33,10 +33,11 @@ class Version:
         base: the version it was made from.
         digest: the view digest the client sent, "" when none.
         messages: the view with its reply; None for a token-level session, or once redacted.
-        tools: the tools the view was rendered with.
         sequence: tokens and KV, prompt and reply; empty once evicted.
         prompt_len: tokens of the prompt.
         receipt: what it cost.
+        tools: the tools the view was rendered with.
+        pending: ids sampled that no KV is held of: nothing was computed behind the last one.
     """
 
     number: int
@@ -47,6 +48,7 @@ class Version:
     prompt_len: int
     receipt: Receipt
     tools: Sequence[Mapping[str, Any]] = ()
+    pending: tuple[int, ...] = ()
     evicted: bool = False
 
     def evict(self) -> None:

@@ -112,7 +112,10 @@ def _shown(session: EngineSession, tokens: bool) -> dict[str, Any]:
         "versions": [_version(version) for version in session.versions.values()],
         "receipts": len(session.receipts),
     }
-    return {**shown, "token_ids": list(newest.sequence.tokens)} if tokens else shown
+    if not tokens:
+        return shown
+    ids = {"token_ids": list(newest.sequence.tokens), "pending_token_ids": list(newest.pending)}
+    return {**shown, **ids}
 
 
 def _version(version: Version) -> dict[str, Any]:

@@ -284,6 +284,20 @@ async def directives(client: httpx.AsyncClient, base: int, *spans: Any, **more: 
     return await client.post(f"{SESSION}/directives", json=body)
 
 
+async def test_the_last_id_sampled_is_told(client: httpx.AsyncClient) -> None:
+    """No KV is held of it where the limit ended the reply, and directives do not count it."""
+    prompt = list(range(40, 80))
+    body = {"prompt": prompt, "max_tokens": 5, "temperature": 0, "leyline": {"session": "run"}}
+    done = await client.post("/v1/completions", json=body)
+    sampled = done.json()["choices"][0]["token_ids"]
+    assert len(sampled) == 5
+    held = await shown(client)
+    assert held["token_ids"] == [*prompt, *sampled[:-1]]
+    assert held["pending_token_ids"] == sampled[-1:]
+    assert (await directives(client, 1, (0, 2, [], "amortize"))).status_code == 200
+    assert (await shown(client))["pending_token_ids"] == sampled[-1:]
+
+
 async def test_directives_edit_the_tokens(client: httpx.AsyncClient) -> None:
     await Conversation(client).turn()
     before = (await shown(client))["token_ids"]
