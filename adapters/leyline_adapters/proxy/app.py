@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from leyline_adapters.proxy.about import JSON, SESSIONS, answer_about
+from leyline_adapters.proxy.anthropic import Messages
 from leyline_adapters.proxy.asgi import HungUp, Incoming, Receive, Send, respond
 from leyline_adapters.proxy.body import Body, NotAnObject
 from leyline_adapters.proxy.calls import Call, Scope, told
@@ -26,7 +27,10 @@ __all__ = ["Proxy"]
 
 logger = logging.getLogger("leyline.proxy")
 
-_DIALECTS: Mapping[str, Dialect] = {"/v1/chat/completions": ChatCompletions()}
+_DIALECTS: Mapping[str, Dialect] = {
+    "/v1/chat/completions": ChatCompletions(),
+    "/v1/messages": Messages(),
+}
 
 
 class Proxy:
@@ -98,7 +102,9 @@ class Proxy:
         try:
             asked = dialect.asked(Body(data, ("messages", "tools")))
             adapter = await self.engine.adapter(dialect, call.headers)
-            turn = self.sessions.begin(call, adapter, asked.messages, asked.tools, **asked.rest)
+            turn = self.sessions.begin(
+                call, dialect, adapter, asked.messages, asked.tools, **asked.rest
+            )
         except Broken:
             raise
         except (NotAnObject, Unmanaged) as error:

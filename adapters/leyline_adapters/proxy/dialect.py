@@ -51,6 +51,16 @@ class Whole(Protocol):
     error: str
 
     @property
+    def first_call(self) -> str:
+        """The name of the first tool it calls; "" as long as none is known."""
+        ...
+
+    @property
+    def several(self) -> bool:
+        """Whether there is more than one reply in it."""
+        ...
+
+    @property
     def finished(self) -> bool:
         """Whether the reply is whole, though figures may follow."""
         ...
@@ -80,6 +90,11 @@ class Dialect(Protocol):
     @property
     def adapter(self) -> str:
         """The installed adapter for a provider of it."""
+        ...
+
+    @property
+    def recalls(self) -> bool:
+        """Whether recalls can be taken out of its answers; its sessions have none if not."""
         ...
 
     def asked(self, body: Body) -> Asked:

@@ -24,6 +24,7 @@ class ChatCompletions:
 
     api: Api = "openai"
     adapter = "openai"
+    recalls = True
 
     def asked(self, body: Body) -> _Asked:
         """What a request asks for. Raises Unmanaged."""
@@ -64,6 +65,16 @@ class _Chunks:
         self._assembly = Assembly()
         self.ended = False
         self.error = ""
+
+    @property
+    def first_call(self) -> str:
+        """The name of the first tool it calls; "" as long as none is known."""
+        return self._assembly.first_call
+
+    @property
+    def several(self) -> bool:
+        """Whether there is more than one reply in it."""
+        return self._assembly.several
 
     @property
     def finished(self) -> bool:

@@ -9,9 +9,9 @@ from typing import Any
 from leyline_adapters.proxy.asgi import Send, respond
 from leyline_adapters.proxy.body import Body, NotAnObject
 from leyline_adapters.proxy.calls import Call, told
-from leyline_adapters.proxy.dialect import Asked, Dialect, Whole
+from leyline_adapters.proxy.dialect import Asked, Dialect
 from leyline_adapters.proxy.relay import Cut, relayed
-from leyline_adapters.proxy.streams import Event, Reader, rewritten
+from leyline_adapters.proxy.replies import Out, StreamedReply, rewritten_body
 from leyline_adapters.proxy.upstream import Answer, Broken, Headers, Upstream
 from leyline_agent.receipt import Receipt
 from leyline_agent.turn import Turn
@@ -19,8 +19,6 @@ from leyline_agent.turn import Turn
 __all__ = ["ManagedCall"]
 
 logger = logging.getLogger("leyline.proxy")
-
-FIELD = "leyline"
 
 
 class ManagedCall:
@@ -42,10 +40,13 @@ class ManagedCall:
         self._call = call
         self._asked = asked
         self._turn = turn
-        self._whole: Whole | None = None
-        self._reply: Mapping[str, Any] | None = None
+        self._num_edits = len(turn.edits)
+        self._num_recalls = 0
+        self._streamed: StreamedReply | None = None
+        self._reply: Mapping[str, Any] | None = None  # whole, though not kept yet
         # What a client is not to see, or asks to see, is cut out of the answer or put into it.
-        self._rewrites = call.wants_receipt or turn.session.adapter.capabilities.receipts
+        has_receipts = turn.session.adapter.capabilities.receipts
+        self._rewrites = call.wants_receipt or has_receipts or turn.may_advance
 
     async def answer(self, send: Send) -> None:
         """Make the call, as often as the turn asks for, and pass the answer on.
@@ -63,10 +64,11 @@ class ManagedCall:
                 body = self._asked.sent(self._turn.request)
                 async with self._upstream.send("POST", address, headers, body) as answer:
                     again = await self._passed(answer, send)
+                self._num_recalls += again
         except BaseException as error:
-            whole = self._whole
-            if whole is not None and whole.finished and not whole.error:
-                self._reply = whole.response()
+            streamed = self._streamed
+            if streamed is not None and streamed.is_whole:
+                self._reply = streamed.response()
             if self._turn.is_open and self._reply is not None:
                 self._finish(self._reply)  # Whoever went away: the reply was whole.
             else:
@@ -77,89 +79,83 @@ class ManagedCall:
         """Pass an answer on; whether the turn asks for another call instead."""
         if not 200 <= answer.status < 300:
             self._fail(f"the upstream answered {answer.status}")
-            await relayed(answer, send, self.said())
+            await relayed(answer, send, self._said())
             return False
         if answer.streams and answer.readable:
-            return await self._streamed(answer, send)
+            return await self._passed_stream(answer, send)
         data = await answer.read()
-        body = self._read(data) if answer.readable else None
+        body = _read(data) if answer.readable else None
         completion = self._dialect.completion(body.values) if body else None
         if body is None or completion is None:
             reason = "the answer is no reply that can be read"
             self._fail(reason)
-            await respond(send, answer.status, [*answer.headers, *self.said(reason)], data)
+            await respond(send, answer.status, [*answer.headers, *self._said(reason)], data)
             return False
-        if self._advances(completion):
+        if self._turn.may_advance and self._advances(completion):
             return True
         if self._rewrites:
-            data = _written(body, self._told(self._finish(completion)))
+            receipt = self._told(self._finish(completion))
+            values = self._turn.delivered(body.values) if self._dialect.recalls else body.values
+            data = rewritten_body(body, values, receipt)
         self._reply = completion
-        await respond(send, answer.status, [*answer.headers, *self.said()], data)
+        await respond(send, answer.status, [*answer.headers, *self._said()], data)
         if self._turn.is_open:  # Nobody else's turn comes between; the client need not wait.
             self._finish(completion)
         return False
 
-    async def _streamed(self, answer: Answer, send: Send) -> bool:
-        """Pass a stream on. What follows its last words is fetched before they are handed on.
+    async def _passed_stream(self, answer: Answer, send: Send) -> bool:
+        """As `_passed`. The turn is over before the last words are handed on.
 
         So a client that stops there leaves a finished turn, and one that makes its next call at
         once finds it.
         """
-        whole = self._whole = self._dialect.stream()
-        out = _Out(send, answer, self.said())
-        reader = Reader()
-        held: list[Event] = []
+        clean = self._turn.delivery() if self._turn.may_advance else None
+        streamed = StreamedReply(self._dialect.stream(), by_events=self._rewrites, clean=clean)
+        self._streamed = streamed
+        out = Out(send, answer, self._said())
         broken: Broken | None = None
         try:
             async for piece in answer.chunks():
-                events = list(reader.feed(piece))
-                for event in events:
-                    whole.add(event)
-                units = events if self._rewrites else [Event(piece, "")]
-                if not self._turn.is_open or not (whole.finished or whole.error):
-                    await out.write(units)
-                    continue
-                held += units
-                if whole.ended and self._settled(whole, held):
-                    await out.write(held)
+                streamed.add(piece)
+                if streamed.has_ended and self._turn.is_open and self._closes(streamed):
+                    return True
+                await out.write(streamed.ready(over=not self._turn.is_open))
         except Broken as error:
             broken = error
-        rest = list(reader.end())
-        for event in rest:
-            whole.add(event)
-        if self._turn.is_open:
-            held += rest if self._rewrites else []
-            if not (whole.finished or whole.error):
-                whole.error = str(broken or "the stream ended before its reply did")
-            self._settled(whole, held)
-            await out.write(held)
+        streamed.end(str(broken or ""))
+        if self._turn.is_open and self._closes(streamed):
+            return True
+        await out.write(streamed.ready(over=True))
         if broken is not None:
             logger.warning("%s", broken)
             raise Cut from broken
         await out.end()
         return False
 
-    def _settled(self, whole: Whole, held: list[Event]) -> bool:
-        """Close the turn as the stream has it; the receipt goes into what is held."""
-        if whole.error:
-            self._fail(whole.error)
+    def _closes(self, streamed: StreamedReply) -> bool:
+        """Close the turn as its stream ended; whether it asks for another call instead."""
+        if streamed.error:
+            self._fail(streamed.error)
+            return False
+        response = streamed.response()
+        if streamed.recalls and response is not None and self._advances(response):
             return True
-        receipt = self._finish(whole.response())
+        receipt = self._finish(response)
         if self._rewrites:
-            _put(held, self._told(receipt))
-        return True
+            streamed.put_receipt(self._told(receipt))
+        return False
 
-    def said(self, reason: str = "") -> Headers:
+    def _said(self, reason: str = "") -> Headers:
         """The header lines about the turn."""
         turn = self._turn
-        skipped = "; ".join(f"{note.policy}: {note.kind}" for note in turn.skipped)
         return told(
             {
                 "Leyline-Session": turn.session.id,
                 "Leyline-Version": turn.commit.version,
                 "Leyline-Base-Version": turn.commit.base_version,
-                "Leyline-Edits": len(turn.edits),
-                "Leyline-Skipped": skipped,
+                "Leyline-Edits": self._num_edits,
+                "Leyline-Recalls": self._num_recalls or "",
+                "Leyline-Skipped": "; ".join(f"{n.policy}: {n.kind}" for n in turn.skipped),
                 "Leyline-Reason": reason,
             }
         )
@@ -174,7 +170,7 @@ class ManagedCall:
     def _finish(self, completion: Mapping[str, Any] | None) -> Receipt | None:
         try:
             return self._turn.finish(completion)
-        except Exception:  # As above: a journal's disk is full, an observer is broken.
+        except Exception:  # As above: a journal's disk is full.
             logger.exception("turn %s was answered but not kept", self._turn.commit.version)
             return None
 
@@ -186,12 +182,6 @@ class ManagedCall:
         except Exception:
             logger.exception("turn %s cannot be given up", self._turn.commit.version)
 
-    def _read(self, data: bytes) -> Body | None:
-        try:
-            return Body(data, ())
-        except NotAnObject:
-            return None
-
     def _told(self, receipt: Receipt | None) -> dict[str, Any] | None:
         """The receipt as the client gets it; None where it did not ask."""
         if receipt is None or not self._call.wants_receipt:
@@ -199,46 +189,8 @@ class ManagedCall:
         return receipt.model_dump(mode="json")
 
 
-class _Out:
-    """Where a stream goes."""
-
-    def __init__(self, send: Send, answer: Answer, said: Headers) -> None:
-        self._send = send
-        self._start = {
-            "type": "http.response.start",
-            "status": answer.status,
-            "headers": [*answer.headers, *said],
-        }
-        self._started = False
-
-    async def write(self, events: list[Event]) -> None:
-        """Send what is there, each by itself; the head goes in front of the first."""
-        if not self._started:
-            self._started = True
-            await self._send(self._start)
-        for event in events:
-            await self._send({"type": "http.response.body", "body": event.raw, "more_body": True})
-
-    async def end(self) -> None:
-        """Nothing follows."""
-        await self.write([])
-        await self._send({"type": "http.response.body", "body": b""})
-
-
-def _put(events: list[Event], receipt: dict[str, Any] | None) -> None:
-    """Put the receipt into the last event that holds an object, and the upstream's out of all."""
-    for place in reversed(range(len(events))):
-        event = events[place]
-        try:
-            body = Body(event.data.encode(), ())
-        except NotAnObject:
-            continue
-        if FIELD in body.values or receipt is not None:
-            events[place] = Event(rewritten(event, _written(body, receipt)), event.data)
-        receipt = None
-
-
-def _written(body: Body, receipt: dict[str, Any] | None) -> bytes:
-    """The object with this receipt and no other."""
-    values = {key: value for key, value in body.values.items() if key != FIELD}
-    return body.replaced(values if receipt is None else {**values, FIELD: receipt})
+def _read(data: bytes) -> Body | None:
+    try:
+        return Body(data, ())
+    except NotAnObject:
+        return None

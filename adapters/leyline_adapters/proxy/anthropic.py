@@ -1,0 +1,100 @@
+"""Anthropic's Messages: chat messages for the session, Anthropic's own on the wire."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from leyline_adapters.anthropic.messages import Conversation, to_chat
+from leyline_adapters.anthropic.replies import Assembly, to_completion
+from leyline_adapters.proxy.body import Body
+from leyline_adapters.proxy.dialect import Unmanaged
+from leyline_adapters.proxy.openai import RESERVED
+from leyline_adapters.proxy.problems import Api
+from leyline_adapters.proxy.streams import Event
+from leyline_agent.adapter import Request
+from leyline_agent.message import Message
+
+__all__ = ["Messages"]
+
+
+class Messages:
+    """`/v1/messages`."""
+
+    api: Api = "anthropic"
+    adapter = "anthropic"
+    recalls = False
+
+    def asked(self, body: Body) -> _Asked:
+        """What a request asks for. Raises Unmanaged."""
+        if "leyline" in body.values:
+            raise Unmanaged("the request has a field leyline: somebody else manages its session")
+        if not isinstance(body.values.get("messages"), list):
+            raise Unmanaged("it has no list of messages")
+        return _Asked(body, to_chat(body.values))
+
+    def completion(self, body: Mapping[str, Any]) -> dict[str, Any] | None:
+        """An answer as a chat completion; None when it is none."""
+        return to_completion(body)
+
+    def stream(self) -> _Events:
+        """For an answer that is streamed."""
+        return _Events()
+
+
+class _Asked:
+    """A request; what no edit touched is the caller's own on the way back."""
+
+    def __init__(self, body: Body, conversation: Conversation) -> None:
+        self._body = body
+        self._conversation = conversation
+        self.messages: Sequence[Message] = conversation.messages
+        self.tools: Sequence[Mapping[str, Any]] | None = conversation.tools
+        self.rest = {k: v for k, v in body.values.items() if k not in RESERVED | {"system"}}
+
+    def sent(self, request: Request) -> bytes:
+        """The request to send."""
+        chat = ("messages", "tools", "extra_body")
+        given = {key: value for key, value in request.items() if key not in chat}
+        restored = self._conversation.restored(request["messages"], request.get("tools"))
+        return self._body.replaced({**restored, **given, **(request.get("extra_body") or {})})
+
+
+class _Events:
+    """A streamed answer."""
+
+    first_call = ""
+    several = False
+
+    def __init__(self) -> None:
+        self._assembly = Assembly()
+        self._error = ""
+
+    @property
+    def finished(self) -> bool:
+        """Whether the reply is whole, though figures may follow."""
+        return self._assembly.finished
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing follows any more."""
+        return self._assembly.ended
+
+    @property
+    def error(self) -> str:
+        """What went wrong on the way; "" when nothing did."""
+        return self._error or self._assembly.error
+
+    @error.setter
+    def error(self, told: str) -> None:
+        self._error = told
+
+    def add(self, event: Event) -> None:
+        """Take an event into account."""
+        body = event.body
+        if body is not None:
+            self._assembly.add(body)
+
+    def response(self) -> dict[str, Any] | None:
+        """The chat completion; None when there is none."""
+        return self._assembly.response()
