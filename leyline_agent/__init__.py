@@ -50,6 +50,11 @@ from leyline_agent.trajectory import ToolCall, ToolResult, Trajectory
 from leyline_agent.turn import Turn
 from leyline_agent.warning import LeylineWarning
 from leyline_agent.wrap import wrap
+from leyline_agent.wrapping.process import (
+    instrument_anthropic,
+    instrument_litellm,
+    instrument_openai,
+)
 from leyline_agent.wrapping.scope import current_session
 
 __all__ = [
@@ -100,6 +105,9 @@ __all__ = [
     "UnsupportedModel",
     "__version__",
     "current_session",
+    "instrument_anthropic",
+    "instrument_litellm",
+    "instrument_openai",
     "live",
     "policy",
     "transform",

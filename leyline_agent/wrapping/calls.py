@@ -12,6 +12,7 @@ from typing import Any
 
 from leyline_agent.response import as_dict
 from leyline_agent.warning import warn
+from leyline_agent.wrapping.foreign import Conversation, conversation
 from leyline_agent.wrapping.held import held, held_async
 from leyline_agent.wrapping.instrument import install
 from leyline_agent.wrapping.scope import (
@@ -111,17 +112,26 @@ class _Beginning:
             value = self._argument(bound, key)
             if value is not None:
                 request[key] = value
+        foreign = conversation(request)
+        if foreign is not None:
+            request["messages"] = foreign.messages
+            request |= {} if foreign.tools is None else {"tools": foreign.tools}
         turn = open_turn(self._pool, self._wrapped.bypassed, request)
         exchange = TurnExchange(turn.request if turn else request, None, turn)
         scope = CallScope(self._wrapped.adapter, exchange, {})
-        lost = self._give_all(bound, scope)
-        return _Call(bound, scope, lambda: self._tell(lost, scope), self._give_all)
+        give = functools.partial(self._give_all, foreign)
+        lost = give(bound, scope)
+        return _Call(bound, scope, lambda: self._tell(lost, scope), give)
 
-    def _give_all(self, bound: inspect.BoundArguments, scope: CallScope) -> list[str]:
+    def _give_all(
+        self, foreign: Conversation | None, bound: inspect.BoundArguments, scope: CallScope
+    ) -> list[str]:
         """Pass on what the session sends; what the function has no parameter for comes back."""
         sent = scope.turn.request
         scope.extras = {key: sent[key] for key in sent if key not in ("messages", "tools")}
         if scope.turn.turn:
+            if foreign is not None:
+                sent = foreign.restored(sent["messages"], sent.get("tools"))
             bound.arguments[self._name] = sent["messages"]
             if "tools" in sent:  # It came from there, so there is a place for it.
                 self._give(bound, "tools", sent["tools"])

@@ -21,7 +21,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
-from importlib.metadata import entry_points
 from types import ModuleType
 from typing import Any
 
@@ -90,6 +89,8 @@ def _patch_found(name: str) -> Callable[[ModuleType], None]:
     """A patch that an adapter brings: the entry point of that name."""
 
     def patch(module: ModuleType) -> None:
+        from importlib.metadata import entry_points  # Dear, and needed with this library only.
+
         for point in entry_points(group=GROUP, name=name):
             point.load()(module)
 

@@ -51,8 +51,10 @@ def made(message: Message) -> list[Any]:
     if role in ("tool", "function"):
         result = {"type": "tool_result", "tool_use_id": message.get("tool_call_id")}
         return [_filled(result, message)]
-    uses = [_use(call) for call in calls(message)] if role == "assistant" else []
-    return [*_contents(message), *uses]
+    if role != "assistant":
+        return _contents(message)
+    said = [*_contents(message), *map(_use, calls(message))]
+    return [*(message.get("thinking_blocks") or ()), *said] if said else []
 
 
 def edited(before: Message, after: Message, indices: Sequence[int], own: list[Any]) -> list[Placed]:

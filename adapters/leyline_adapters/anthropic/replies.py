@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from leyline_adapters.anthropic.blocks import made
+from leyline_adapters.anthropic.blocks import is_thinking, made
 from leyline_agent.readers.anthropic_messages import to_chat
 from leyline_agent.response import as_dict, reply
 
@@ -36,6 +36,9 @@ def to_completion(answer: Any) -> dict[str, Any] | None:
     if body is None or body.get("type") != "message" or not isinstance(body.get("content"), list):
         return None
     (message,) = to_chat([{"role": "assistant", "content": body["content"]}])
+    thinking = [as_dict(block) for block in body["content"] if is_thinking(block)]
+    if thinking:  # As litellm calls it; the API wants it back in front of the calls.
+        message["thinking_blocks"] = thinking
     stopped = body.get("stop_reason")
     choice = {"index": 0, "message": message, "finish_reason": _FINISHED.get(str(stopped))}
     kept = ("id", "model", "usage", "context_management", "leyline")
@@ -90,6 +93,17 @@ class Assembly:
         """Whether the reply is whole, though figures or the end may follow."""
         return self._message.get("stop_reason") is not None
 
+    @property
+    def first_call(self) -> str:
+        """The name of the first tool called; "" while there is none."""
+        uses = (block for block in self._blocks.values() if block.get("type") == "tool_use")
+        return str(next(uses, {}).get("name") or "")
+
+    @property
+    def several(self) -> bool:
+        """There is only ever one reply."""
+        return False
+
     def add(self, event: Any) -> None:
         """Take one event into account; one of a kind not known here is ignored."""
         body = as_dict(event) or {}
@@ -114,6 +128,10 @@ class Assembly:
         found = event.get("leyline") if isinstance(event, Mapping) else None
         if found:
             self._message["leyline"] = found
+
+    def forget_figures(self) -> None:
+        """Drop what was noted: it was another stream's."""
+        self._message.pop("leyline", None)
 
     def _extend(self, index: int, delta: Mapping[str, Any]) -> None:
         block = self._blocks.setdefault(index, {})

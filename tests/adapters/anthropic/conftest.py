@@ -2,10 +2,13 @@
 
 import json
 
+import anthropic
 import pytest
+from anthropic_server import Scripted, serving
 from hypothesis import strategies as st
 
 from leyline_agent import Policy
+from leyline_agent.testing import DeterministicModel, tool_call
 
 MARK = {"type": "ephemeral"}
 
@@ -149,3 +152,32 @@ class StubResults(Policy):
 @pytest.fixture
 def stub_results():
     return StubResults()
+
+
+@pytest.fixture
+def scripted():
+    """A server's script: its model calls a tool for ever."""
+    count = iter(range(10_000))
+    model = DeterministicModel(
+        lambda messages: tool_call("bash", id=f"c{next(count)}", content="I look.", n=1),
+        repeat=True,
+    )
+    return Scripted(model, _refusal)
+
+
+@pytest.fixture
+def server(scripted):
+    with serving(scripted) as url:
+        yield url
+
+
+@pytest.fixture
+def client(server):
+    with anthropic.Anthropic(api_key="none", base_url=server, max_retries=0) as made:
+        yield made
+
+
+@pytest.fixture
+async def async_client(server):
+    async with anthropic.AsyncAnthropic(api_key="none", base_url=server, max_retries=0) as made:
+        yield made

@@ -2,7 +2,10 @@
 
 import json
 import threading
+import time
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 
 import httpx
 import openai
@@ -57,18 +60,14 @@ async def async_client(model):
         yield openai.AsyncOpenAI(api_key="none", base_url="http://test/v1", http_client=http)
 
 
-@pytest.fixture
-def server(model):
-    """The base URL of an OpenAI-compatible server on this machine."""
+@contextmanager
+def _serving(answer):
+    """The base URL of a server; `answer(handler, request)` answers."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self):
             length = int(self.headers["content-length"])
-            kind, body = answer_body(model, json.loads(self.rfile.read(length)))
-            self.send_response(200)
-            self.send_header("content-type", kind)
-            self.end_headers()
-            self.wfile.write(body.encode())
+            answer(self, json.loads(self.rfile.read(length)))
 
         def log_message(self, *args):
             pass
@@ -79,6 +78,67 @@ def server(model):
         yield f"http://127.0.0.1:{httpd.server_port}/v1"
         httpd.shutdown()
         thread.join()
+
+
+def _send(handler, status, body, **headers):
+    handler.send_response(status)
+    for name, value in headers.items():
+        handler.send_header(name.replace("_", "-"), value)
+    with suppress(BrokenPipeError):  # Whoever asked has waited long enough.
+        handler.end_headers()
+        handler.wfile.write(body.encode())
+
+
+@pytest.fixture
+def server(model):
+    """The base URL of an OpenAI-compatible server on this machine."""
+
+    def answer(handler, request):
+        kind, body = answer_body(model, request)
+        _send(handler, 200, body, content_type=kind)
+
+    with _serving(answer) as url:
+        yield url
+
+
+@pytest.fixture
+def faulty_server(model):
+    """Its base URL, and what comes instead of the next answers.
+
+    (status, headers), "sleep" for an answer that is late, or "break" for half of a stream.
+    """
+    faults = []
+
+    def answer(handler, request):
+        fault = faults.pop(0) if faults else None
+        if isinstance(fault, tuple):
+            return _send(handler, fault[0], '{"error": {"message": "no"}}', **fault[1])
+        kind, body = answer_body(model, request)
+        if fault == "sleep":
+            time.sleep(0.4)
+        if fault == "break":
+            return _send(handler, 200, body[: len(body) // 2], content_length=str(len(body)))
+        return _send(handler, 200, body, content_type=kind)
+
+    with _serving(answer) as url:
+        yield url, faults
+
+
+@pytest.fixture
+def plain_server(model):
+    """One that tells the usage of a stream where it is asked to, as OpenAI does."""
+    bodies = []
+
+    def answer(handler, request):
+        bodies.append(request)
+        asked = (request.get("stream_options") or {}).get("include_usage")
+        made = list(model.create(**request))
+        told = made if asked else made[:-1]
+        events = "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in told)
+        _send(handler, 200, events + "data: [DONE]\n\n", content_type="text/event-stream")
+
+    with _serving(answer) as url:
+        yield SimpleNamespace(url=url, bodies=bodies)
 
 
 class Stub(Policy):
