@@ -298,7 +298,8 @@ class CallScope:
 
     def delivery(self) -> Callable[[Any], Any]:
         """The same for chunks."""
-        return self.turn.delivery()
+        clean = self.turn.delivery()
+        return lambda chunk: chunk if self.reached else clean(chunk)
 
     def answered(self, result: Any) -> None:
         """The function has returned."""
