@@ -225,7 +225,8 @@ def _load(source: str | Path, options: dict[str, Any], dtype: torch.dtype) -> tu
         why = f"{type(error).__name__}: {error}"
         if isinstance(error, KeyError) and error.args == (ATTENTION,):
             why = "its architecture takes no attention function"
-        raise UnsupportedModel(f"cannot load {_shown(source, options)}: {why}") from error
+        told = f"cannot load {_shown(source, options)}: {why}{_cure(source, options)}"
+        raise UnsupportedModel(told) from error
     file = {k: v for k, v in options.items() if k == "gguf_file"}
     return model, _tokenizer(source, file)
 
@@ -252,8 +253,8 @@ def _tokenizer(source: str | Path, options: dict[str, Any]) -> Any:
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
     except _DAMAGED as error:
         why = f"{type(error).__name__}: {error}"
-        shown = _shown(source, options)
-        raise UnsupportedModel(f"cannot read a tokenizer from {shown}: {why}") from error
+        told = f"cannot read a tokenizer from {_shown(source, options)}: {why}"
+        raise UnsupportedModel(told + _cure(source, options)) from error
     if not tokenizer.is_fast:
         raise UnsupportedModel(f"{source}: only fast tokenizers (tokenizer.json) are supported")
     return tokenizer
@@ -262,4 +263,15 @@ def _tokenizer(source: str | Path, options: dict[str, Any]) -> Any:
 def _shown(source: str | Path, options: dict[str, Any]) -> str:
     """What was being read, for an error message."""
     file = options.get("gguf_file")
-    return f"{Path(source, file)} (damaged, or fetched in part?)" if file else str(source)
+    return str(Path(source, file) if file else source)
+
+
+def _cure(source: str | Path, options: dict[str, Any]) -> str:
+    """What to do about a single file that cannot be read, for an error message."""
+    if "gguf_file" not in options:
+        return ""
+    size = Path(source, options["gguf_file"]).stat().st_size
+    return (
+        f". The file has {size:,} bytes; if that is not what its source says, it was fetched in "
+        "part: fetch it again"
+    )
