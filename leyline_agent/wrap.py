@@ -4,8 +4,8 @@
     def run_agent(task):
         ...  # calls litellm or an OpenAI client as before
 
-Around a loop, every call that it makes through litellm, an OpenAI or an Anthropic client is a turn. Around a
-function with a parameter `messages`, every call of the function is.
+Around a loop, every call that it makes through litellm or a client of OpenAI or Anthropic is a
+turn. Around a function with a parameter `messages`, every call of the function is.
 """
 
 from __future__ import annotations
@@ -60,10 +60,10 @@ def wrap(
         adapter: an adapter, or the name of an installed one, made on the first call; None for
             plain OpenAI-compatible providers.
         journal: a folder; each session writes `<session id>.jsonl` in it.
-        around: "loop": model calls the function makes through litellm, an OpenAI or an Anthropic client go
-            through sessions, new ones for each call of the function. "call": the function is a
-            model call; it gets the view in place of its messages, and its calls are told apart
-            by history. "auto": "call" if it has a parameter `messages`, else "loop".
+        around: "loop": model calls the function makes through litellm or a client of OpenAI or
+            Anthropic go through sessions, new ones for each call of the function. "call": the
+            function is a model call; it gets the view in place of its messages, and its calls are
+            told apart by history. "auto": "call" if it has a parameter `messages`, else "loop".
         options: of its sessions; see `SessionOptions`.
 
     Raises:

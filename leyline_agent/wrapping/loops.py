@@ -90,9 +90,10 @@ def _running(wrapped: Wrapped) -> Iterator[LoopScope]:
     if not scope.reached and not wrapped.told:
         wrapped.told = True
         text = (
-            f"{wrapped.name} made no model call through litellm or a client of OpenAI or Anthropic: nothing was "
-            "edited. If it calls its model in another way, through a process pool, or through a "
-            "client kept from before, wrap the function that makes the call instead"
+            f"{wrapped.name} made no model call through litellm or a client of OpenAI or "
+            "Anthropic: nothing was edited. If it calls its model in another way, through a "
+            "process pool, or through a client kept from before, wrap the function that makes the "
+            "call instead"
         )
         logger.warning("%s", text)
         warn(text)
