@@ -70,12 +70,17 @@ class Call:
 
 
 def tenant_of(headers: Headers) -> str:
-    """A digest of a request's credentials; requests without any have "" in common."""
-    told = sorted((n, v.strip()) for n, v in headers if n in _CREDENTIALS and v.strip())
-    if not told:
+    """A digest of a request's keys, by whatever header; requests without any have "" in common."""
+    keys = {_key(value) for name, value in headers if name in _CREDENTIALS} - {b""}
+    if not keys:
         return ""
-    key = b"\n".join(part for line in told for part in line)
-    return hashlib.blake2b(key, digest_size=16, person=b"leyline-proxy").hexdigest()
+    told = b"\n".join(sorted(keys))
+    return hashlib.blake2b(told, digest_size=16, person=b"leyline-proxy").hexdigest()
+
+
+def _key(credential: bytes) -> bytes:
+    scheme, _, rest = credential.strip().partition(b" ")
+    return rest.strip() if scheme.lower() == b"bearer" else credential.strip()
 
 
 def _split(path: str) -> tuple[str, str]:

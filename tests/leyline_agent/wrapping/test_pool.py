@@ -1,6 +1,6 @@
 import pytest
 
-from leyline_agent import Session, TrajectoryError
+from leyline_agent import Edit, Session, TrajectoryError, policy
 from leyline_agent.wrapping.pool import MAX_SESSIONS, SessionPool
 
 SYSTEM = {"role": "system", "content": "s"}
@@ -12,6 +12,13 @@ def user(text):
 
 def reply(text):
     return {"role": "assistant", "content": text}
+
+
+@policy
+def rewriting(trajectory):
+    """Write the task anew, which policies may do only where they say so."""
+    if trajectory.messages[1]["content"] == "a":
+        yield Edit(1, 2, (user("b"),), may_edit={"task"})
 
 
 @pytest.fixture
@@ -80,6 +87,39 @@ def test_the_one_unused_longest_is_forgotten(pool, made):
     assert len(made) == MAX_SESSIONS + 1
     answer(pool, [user("0"), reply("ok"), user("more")])
     assert len(made) == MAX_SESSIONS + 2
+
+
+def test_of_many_with_one_opening_the_one_with_the_last_reply_goes_on(made, pool):
+    anew = SessionPool(pool._make, anew=True)
+    opening = [SYSTEM, user("a")]
+    for number in range(6):
+        answer(anew, opening, f"reply {number}")
+    assert len(made) == 6
+    for number in (3, 0, 5):
+        more = [*opening, reply(f"reply {number}"), user("more")]
+        assert answer(anew, more, "later") is made[number]
+        edited = [*opening, user("a word more"), reply(f"reply {number}"), reply("later")]
+        assert answer(anew, [*edited, user("and more")]) is made[number]
+
+
+def test_a_task_that_an_edit_changed_is_known_by_what_it_became(made):
+    def make():
+        made.append(Session(rewriting, id=str(len(made))))
+        return made[-1]
+
+    pool = SessionPool(make)
+    answer(pool, [SYSTEM, user("a")])
+    assert pool.last.view[1] == user("b")
+    assert answer(pool, [*pool.last.view, user("more")]) is made[0]
+    assert answer(pool, [*made[0].history, user("even more")]) is made[0]
+
+
+def test_a_session_can_be_forgotten(pool, made):
+    first = answer(pool, [SYSTEM, user("a")])
+    pool.forget(first)
+    pool.forget(first)
+    assert (pool.sessions, pool.last) == ((), None)
+    assert answer(pool, [SYSTEM, user("a"), reply("ok"), user("more")]) is not first
 
 
 def test_malformed_messages_are_refused(pool):
