@@ -3,25 +3,37 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 from collections.abc import Iterable, Mapping
 from enum import Enum
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from leyline_agent.errors import PolicyError
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
-    from pydantic.fields import FieldInfo
 
-__all__ = ["explain", "hint", "is_one_part", "pairs", "read", "shown", "split", "written"]
+__all__ = [
+    "check_typed",
+    "explain",
+    "hint",
+    "is_one_part",
+    "pairs",
+    "read",
+    "shown",
+    "split",
+    "written",
+]
 
 _KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 _LISTS = (list, tuple, set, frozenset)
 _LIMITS = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
 _SHOWN_CHARS = 80
+_PLAIN = (int, float, str, Enum, NoneType, *_LISTS, dict, BaseModel, FieldInfo)
 
 # Complaints of pydantic's that `_allowed` answers in full; the words of others are kept.
 _ANSWERED = ("_type", "_parsing", "enum", "literal_error", "int_from_float", "than", "than_equal")
@@ -85,6 +97,30 @@ def explain(name: str, fields: Mapping[str, FieldInfo], error: ValidationError) 
     """Which options of the policy `name` are wrong, and what is allowed."""
     problems = error.errors(include_url=False)
     return f"policy {name}: " + "; ".join(_problem(problem, fields) for problem in problems)
+
+
+def check_typed(kind: type[BaseModel]) -> None:
+    """That every option of a class whose body has run has a type.
+
+    Raises:
+        PolicyError: one has none.
+    """
+    known = {name for base in kind.__mro__[1:] for name in getattr(base, "__class_vars__", ())}
+    typed = {"model_config", *inspect.get_annotations(kind), *known}
+    for name, value in vars(kind).items():
+        if name not in typed and not name.startswith("_") and isinstance(value, _PLAIN):
+            raise PolicyError(
+                f"{kind.__name__}.{name} has no type: write `{name}: {_type_of(kind, name, value)} "
+                f"= ...` for an option, `{name}: ClassVar = ...` for what is none"
+            )
+
+
+def _type_of(kind: type[BaseModel], name: str, value: Any) -> str:
+    """How an option's type is written: as it was declared, else as its value has it."""
+    models = (base for base in kind.__mro__[1:] if issubclass(base, BaseModel))
+    declared = (base.model_fields[name].annotation for base in models if name in base.model_fields)
+    found = next(declared, type(value))
+    return found.__name__ if isinstance(found, type) and found is not FieldInfo else "..."
 
 
 def hint(name: str, known: Iterable[str]) -> str:

@@ -17,7 +17,7 @@ import re
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, TypeAlias, Union, overload
+from typing import Any, ClassVar, TypeAlias, Union, Unpack, overload
 
 from pydantic import (
     BaseModel,
@@ -91,7 +91,8 @@ class Policy(BaseModel):
 
     Raises:
         PolicyError: made with an option it does not have, or a value that the option does not
-            take; or, where the class is defined, `edits` cannot be called with a trajectory.
+            take; or, where the class is defined, `edits` cannot be called with a trajectory, or an
+            option has no type.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
@@ -99,6 +100,10 @@ class Policy(BaseModel):
     may_edit: ClassVar[frozenset[Protected]] = frozenset()
 
     mode: Mode = Mode.REPAIR
+
+    def __init_subclass__(cls, **kwargs: Unpack[ConfigDict]) -> None:
+        options.check_typed(cls)  # Before pydantic looks, whose words are about pydantic.
+        super().__init_subclass__(**kwargs)
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import pytest
 from hypothesis import given, settings
@@ -250,3 +250,37 @@ class TestInstalled:
     def test_bad_ones_are_named(self, name: str, problem: str) -> None:
         with pytest.raises(PolicyError, match=problem):
             parse(name)
+
+
+def test_an_option_without_a_type_is_told_where_it_is_defined() -> None:
+    told = r"Last.n has no type: write `n: int = ...` for an option, `n: ClassVar = ...` for what"
+    with pytest.raises(PolicyError, match=told):
+
+        class Last(Policy):
+            n = 3
+
+    with pytest.raises(PolicyError, match=r"Strict.mode has no type: write `mode: Mode = \.\.\.`"):
+
+        class Strict(Policy):
+            mode = Mode.FORGET
+
+    with pytest.raises(PolicyError, match=r"Long.words has no type: write `words: \.\.\. = "):
+
+        class Long(Policy):
+            words = Field(3, ge=1)
+
+
+def test_what_is_no_option_needs_no_type() -> None:
+    class Fine(Policy):
+        may_edit = frozenset({"task"})
+        limit: ClassVar = 3
+        n: int = 2
+        _seen = 0
+
+        def edits(self, trajectory: Trajectory) -> list[Edit]:
+            return []
+
+    class Finer(Fine):
+        limit = 4
+
+    assert (Finer().n, Finer.limit, Fine.limit) == (2, 4, 3)
