@@ -16,7 +16,7 @@ def originals(trajectory: Trajectory) -> tuple[ToolResult, ...]:
     """For each of `trajectory.tool_results` the same result in the unedited history.
 
     Results are matched by place while nothing was dropped or inserted, else by a call id that
-    occurs once; one that cannot be matched stands for itself.
+    occurs once; one that cannot be matched stands for itself, as what a recall shows does.
     """
     return remembered(trajectory, "originals", lambda: _originals(trajectory))
 
@@ -27,7 +27,9 @@ def _originals(trajectory: Trajectory) -> tuple[ToolResult, ...]:
         return trajectory.tool_results
     if len(history.messages) == len(trajectory.messages):
         by_place = {result.index: result for result in history.tool_results}
-        return tuple(by_place.get(result.index, result) for result in trajectory.tool_results)
+        found = tuple(by_place.get(result.index, result) for result in trajectory.tool_results)
+        if list(map(_call_id, found)) == list(map(_call_id, trajectory.tool_results)):
+            return found  # Else as many messages were dropped as were inserted.
     by_id = {_call_id(result): result for result in history.tool_results}
     times = Counter(map(_call_id, history.tool_results))
     return tuple(

@@ -35,6 +35,16 @@ def test_results_that_moved_are_matched_by_call_id(run: Run) -> None:
     assert [r.index for r in untouched(view)] == [2]
 
 
+def test_results_of_a_view_that_lost_as_many_messages_as_it_gained(run: Run) -> None:
+    """A dropped call and a recall: the same length, other places."""
+    trajectory = three(run)
+    call, shown = run(("leyline_recall", {"id": "r1"}, "output 0")).messages[1:]
+    call["tool_calls"][0]["id"] = shown["tool_call_id"] = "recall"
+    view = trajectory.edited([Edit(1, 3), Edit(7, 7, (call, shown))])
+    assert [r.content for r in originals(view)] == ["output 1", "output 2", "output 0"]
+    assert untouched(view) == view.tool_results
+
+
 def test_results_that_cannot_be_told_apart_stand_for_themselves(run: Run) -> None:
     messages = list(three(run).messages)
     for message in messages[1:]:
