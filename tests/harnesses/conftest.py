@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import pytest
 
@@ -43,3 +47,23 @@ def check() -> Callable[[Sequence[Sent]], None]:
         assert len(requests[-1]) > len(requests[0])
 
     return check
+
+
+@pytest.fixture
+def run_example() -> Callable[[str], None]:
+    """Run a file of examples/ as its users do; of five outputs three are stubs in the end."""
+
+    def run(name: str) -> None:
+        file = Path(__file__).resolve().parents[2] / "examples" / name
+        done = subprocess.run(
+            [sys.executable, file], capture_output=True, text=True, check=False, timeout=120
+        )
+        assert done.returncode == 0, done.stderr
+        sizes = [int(n.replace(",", "")) for n in re.findall(r"([\d,]+) characters", done.stdout)]
+        assert len(sizes) == 7
+        assert sizes[:-1] == sorted(sizes[:-1])
+        assert sizes[-2] < sizes[-1] / 2, "the last call was not shorter than the record"
+        assert done.stdout.splitlines()[-1].startswith("Everything passes.")
+        assert "; 3 edits" in done.stdout
+
+    return run

@@ -282,3 +282,7 @@ def test_the_command_line_needs_no_code(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "leyline/mockllm/model" in done.stdout
     assert "rror" not in done.stdout
+
+
+def test_the_example_runs(run_example) -> None:
+    run_example("inspect_ai_task.py")

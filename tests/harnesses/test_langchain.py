@@ -233,3 +233,7 @@ def test_what_was_cut_is_recalled_behind_the_agent_s_back(build, output) -> None
         "run", "leyline_recall",
     ]  # fmt: skip
     assert not middleware.leyline.bypassed
+
+
+def test_the_example_runs(run_example) -> None:
+    run_example("langchain_agent.py")

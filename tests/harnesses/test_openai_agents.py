@@ -256,3 +256,7 @@ def test_what_needs_to_make_the_calls_is_refused(build) -> None:
         Runner.run_sync(agent, "Run it.", **run)
     with pytest.raises(LeylineError, match="recall"):
         LeylineHooks(recall=True)
+
+
+def test_the_example_runs(run_example) -> None:
+    run_example("openai_agents_run.py")

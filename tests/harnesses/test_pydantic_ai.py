@@ -279,3 +279,7 @@ def test_what_was_cut_is_recalled_behind_the_agent_s_back(build) -> None:
     shown = [part.content for message in script.sent[3] for part in returns(message)]
     assert any(text.startswith("output 0") and len(text) > 500 for text in shown)
     assert not model.leyline.bypassed
+
+
+def test_the_example_runs(run_example) -> None:
+    run_example("pydantic_ai_agent.py")
