@@ -13,6 +13,7 @@ from leyline_agent.edit import apply as apply_edits
 from leyline_agent.errors import LeylineError
 from leyline_agent.message import Message, copy
 from leyline_agent.proposal import Proposal, Skipped
+from leyline_agent.question import Ask
 from leyline_agent.recall.exchange import Spent
 from leyline_agent.receipt import Receipt
 from leyline_agent.timing.moment import Moment
@@ -97,6 +98,11 @@ class Turn:
     def skipped(self) -> tuple[Skipped, ...]:
         """Policies and edits not taken this turn, and why."""
         return self._prepared.proposal.skipped
+
+    @property
+    def asks(self) -> tuple[Ask, ...]:
+        """What the policies want a model to be asked; they want it every turn until it is."""
+        return self._prepared.proposal.asks
 
     @property
     def held(self) -> tuple[Edit, ...]:

@@ -15,9 +15,11 @@ from pydantic import BaseModel, Field
 
 from leyline_agent.directive import Mode
 from leyline_agent.edit import Edit
+from leyline_agent.errors import LeylineError
 from leyline_agent.message import Message, text
 from leyline_agent.oddity import oddities
 from leyline_agent.policy import Policy
+from leyline_agent.question import Ask, at_once
 from leyline_agent.readers import Recording
 from leyline_agent.session import Session
 from leyline_agent.signals import failures, stale
@@ -255,11 +257,17 @@ def _signals(run: Trajectory) -> Iterator[Signal]:
         yield Signal(index=odd.index, signal="odd", kind=odd.kind, detail=odd.detail)
 
 
+def _nobody(ask: Ask) -> str:
+    raise LeylineError(
+        f"{ask.policy} wants a model asked, and inspect asks none; leyline replay --fulfil does"
+    )
+
+
 def _turns(
     recording: Recording, policy: Policy | None, timing: Timing | None
 ) -> Iterator[TurnSeen]:
     """Every model call of the run: each assistant message with something in front of it."""
-    session = Session(policy, timing=timing)
+    session = Session(policy, timing=timing, fulfil=at_once(_nobody))
     messages = list(recording.messages)
     replies = [i for i, m in enumerate(messages) if i and m["role"] == "assistant"]
     whole = Trajectory(messages[: replies[0]]) if replies else Trajectory(())

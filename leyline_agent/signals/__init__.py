@@ -10,10 +10,22 @@ from leyline_agent.signals.effects import BUILTIN, ToolEffects
 from leyline_agent.signals.failed import Failure, FailureKind, failure, failures
 from leyline_agent.signals.history import originals, unsent, untouched
 from leyline_agent.signals.stale import Stale, StaleKind, stale
-from leyline_agent.signals.stub import capped, cut, is_capped, is_cut, is_stub, stub
+from leyline_agent.signals.stub import (
+    SUMMARY,
+    UPDATE,
+    capped,
+    cut,
+    is_capped,
+    is_cut,
+    is_note,
+    is_stub,
+    stub,
+)
 
 __all__ = [
     "BUILTIN",
+    "SUMMARY",
+    "UPDATE",
     "Failure",
     "FailureKind",
     "Stale",
@@ -25,6 +37,7 @@ __all__ = [
     "failures",
     "is_capped",
     "is_cut",
+    "is_note",
     "is_stub",
     "originals",
     "stale",

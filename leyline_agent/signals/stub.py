@@ -1,14 +1,27 @@
 """The text that stands where a policy has removed an output, and how to recognise it.
 
 One opening marks every stub and one line every cut, so that no policy edits another's work and no
-signal takes a stub for an output.
+signal takes a stub for an output. Notes are whole messages that policies add: no user's words.
 """
 
 from __future__ import annotations
 
 import re
 
-__all__ = ["capped", "cut", "is_capped", "is_cut", "is_stub", "stub"]
+__all__ = [
+    "SUMMARY",
+    "UPDATE",
+    "capped",
+    "cut",
+    "is_capped",
+    "is_cut",
+    "is_note",
+    "is_stub",
+    "stub",
+]
+
+SUMMARY = "[Summary of what was said and done here; the messages were removed]"
+UPDATE = "STATE UPDATE, which overrides any earlier value:"
 
 _OPENING = "[Earlier output removed"
 _CUT_END = " characters removed ...]"
@@ -46,3 +59,8 @@ def capped(num_chars: int) -> str:
 def is_capped(content: str) -> bool:
     """Whether something was taken out before the text was first sent; it may be edited later."""
     return _CAPPED_END in content and _CAPPED.search(content) is not None
+
+
+def is_note(content: str) -> bool:
+    """Whether a message is one that a policy has added."""
+    return content.startswith((SUMMARY, UPDATE))

@@ -10,6 +10,14 @@ receipt = turn.finish(adapter.complete(turn.request))
 
 from leyline_agent.testing.adapter import MockAdapter
 from leyline_agent.testing.conformance import AdapterConformance
+from leyline_agent.testing.extract import extract
 from leyline_agent.testing.model import Answer, DeterministicModel, tool_call
 
-__all__ = ["AdapterConformance", "Answer", "DeterministicModel", "MockAdapter", "tool_call"]
+__all__ = [
+    "AdapterConformance",
+    "Answer",
+    "DeterministicModel",
+    "MockAdapter",
+    "extract",
+    "tool_call",
+]

@@ -6,21 +6,18 @@ import re
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 
-from pydantic import field_validator
-
 from leyline_agent import message as message_module
-from leyline_agent.directive import Mode
 from leyline_agent.edit import Edit, protected_indices
-from leyline_agent.policy import Policy
+from leyline_agent.signals import UPDATE
 from leyline_agent.trajectory import Trajectory
+from leyline_policies.correction import Correction
 
 __all__ = ["Erratum"]
 
-_OPENING = "STATE UPDATE, which overrides any earlier value:"
 _CLOSING = re.compile(r"(?:\s*</\w+>)+\s*$")
 
 
-class Erratum(Policy):
+class Erratum(Correction):
     """Append a state update when a later message gives a field another value than an earlier one.
 
     A field's value is what stands behind its name and ":" or "=" on a line of a tool result or of a
@@ -39,14 +36,6 @@ class Erratum(Policy):
     """
 
     fields: tuple[str, ...] = ()
-    mode: Mode = Mode.FORGET
-
-    @field_validator("mode")
-    @classmethod
-    def _forgets(cls, mode: Mode) -> Mode:
-        if mode is not Mode.FORGET:
-            raise ValueError("mode must be forget: a correction leaves nothing of the old value")
-        return mode
 
     def edits(self, trajectory: Trajectory) -> Iterator[Edit]:
         """The old update dropped and the new one appended, or nothing while it holds."""
@@ -63,7 +52,7 @@ class Erratum(Policy):
         lines = [
             f"{field}: {current.get(field, value)}" for field, value in (told | changed).items()
         ]
-        update = {"role": "user", "content": "\n".join((_OPENING, *lines))}
+        update = {"role": "user", "content": "\n".join((UPDATE, *lines))}
         end = len(trajectory.messages)
         yield Edit(end, end, (update,), reason="state update")
 
@@ -75,7 +64,7 @@ class Erratum(Policy):
             if message.get("role") not in ("user", "tool", "function"):
                 continue
             text = message_module.text(message)
-            if text.startswith(_OPENING):
+            if text.startswith(UPDATE):
                 continue
             for field, value in _stated(text, self.fields):
                 if current.setdefault(field, value) != value or field in changed:
@@ -96,7 +85,7 @@ def _updates(trajectory: Trajectory) -> Mapping[int, dict[str, str]]:
     found = {}
     for index, message in enumerate(trajectory.messages):
         text = message_module.text(message) if message.get("role") == "user" else ""
-        if text.startswith(_OPENING):
+        if text.startswith(UPDATE):
             lines = (line.partition(": ") for line in text.splitlines()[1:])
             found[index] = {field: value for field, _, value in lines}
     return found

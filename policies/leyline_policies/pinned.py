@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from leyline_agent import message as message_module
 from leyline_agent.edit import Edit
 from leyline_agent.question import Ask
-from leyline_agent.signals import failures
+from leyline_agent.signals import failures, is_note
 from leyline_agent.trajectory import Trajectory
 from leyline_policies.wrapper import Wrapper
 
@@ -57,11 +57,8 @@ class Pinned(Wrapper):
         if self.errors:
             pins.update(failed.index for failed in failures(trajectory))
         for index, message in enumerate(trajectory.messages):
+            text = message_module.text(message)
             said = self.users and message.get("role") == "user" and index not in results
-            if said or (self.tags and self._is_tagged(message)):
+            if (said and not is_note(text)) or any(tag in text for tag in self.tags):
                 pins.add(index)
         return pins
-
-    def _is_tagged(self, message: message_module.Message) -> bool:
-        text = message_module.text(message)
-        return any(tag in text for tag in self.tags)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from leyline_agent import Session
 from leyline_agent.edit import Edit
 from leyline_agent.policy import policy
 from leyline_agent.trajectory import Trajectory
@@ -82,3 +83,17 @@ def test_a_redaction_goes_through(mixed: Trajectory) -> None:
 def test_the_session_s_own_pins_stay_pinned(mixed: Trajectory, places: Places) -> None:
     trajectory = mixed.configured(pinned=frozenset({2}))
     assert places(Pinned(policy="keep_last:n=0"), trajectory) == [6, 8]
+
+
+def test_what_policies_add_is_not_what_the_user_says(run: Run) -> None:
+    """An update that could not be dropped would stand beside the next one."""
+    session = Session("pinned:policy=(erratum:fields=Port)")
+    messages = list(run(*(("status", f"Port: {n}") for n in range(4))).messages)
+    for place in (3, 5, 7):
+        session.begin(messages[:place]).finish({"choices": [{"message": messages[place]}]})
+    turn = session.begin(messages)
+    sent = [str(message["content"]) for message in turn.request["messages"]]
+    assert [text for text in sent if "STATE UPDATE" in text] == [
+        "STATE UPDATE, which overrides any earlier value:\nPort: 3"
+    ]
+    assert session.skipped == ()

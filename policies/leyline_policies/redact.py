@@ -1,0 +1,120 @@
+"""Take secrets out of the context."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
+
+from pydantic import ValidationInfo, field_validator
+
+from leyline_agent.edit import Edit, Protected, protected_indices
+from leyline_agent.message import Message
+from leyline_agent.trajectory import Trajectory
+from leyline_policies.correction import Correction
+
+__all__ = ["Redact"]
+
+# Forms that nothing but a secret has: a prefix of the issuer's own, and enough behind it.
+_SECRETS = (
+    r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z ]{0,30}PRIVATE KEY-----|\Z)",
+    r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b",
+    r"\bgh[pousr]_[A-Za-z0-9]{36,}\b",
+    r"\bgithub_pat_[A-Za-z0-9_]{22,}\b",
+    r"\bglpat-[A-Za-z0-9_-]{20,}",
+    r"\bsk-(?=[\w-]*[0-9])(?=[\w-]*[A-Z])[A-Za-z0-9_-]{20,}",
+    r"\bxox[abprs]-[A-Za-z0-9-]{10,}",
+    r"\bAIza[0-9A-Za-z_-]{35}",
+    r"\bhf_[A-Za-z0-9]{30,}\b",
+    r"\beyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}",
+)
+_PROTECTED: frozenset[Protected] = frozenset(("system", "task"))
+_NAMING = frozenset({"role", "id", "tool_call_id", "type"})
+
+
+class _Found(Exception):
+    """A text holds a secret."""
+
+
+class Redact(Correction):
+    """Put a placeholder for every secret in results, in replies and in the arguments of calls.
+
+    What is redacted is forgotten by the engine, scrubbed from its memory, kept in no archive, and a
+    digest is all that the journal has of the message. A secret in a tool's output goes before it is
+    ever sent. Redactions are carried out before all other edits, and wait for no better moment.
+
+    Source: OWASP's list for LLM applications (LLM02:2025, sensitive information disclosure); the
+    forms are those that GitHub's and GitLab's secret scanning publish. It knows no others: name
+    yours. The recorded runs hold no secret that it knows, so it is measured with one put in: a
+    token printed by the 10th call of each.
+
+    Attributes:
+        placeholder: what is put there.
+        patterns: regular expressions of your own; as text one with "+" stands in brackets.
+        known: look for the keys and tokens of well-known issuers as well.
+        everywhere: the system prompt and the task as well, which are the user's own words.
+    """
+
+    placeholder: str = "[redacted]"
+    patterns: tuple[str, ...] = ()
+    known: bool = True
+    everywhere: bool = False
+
+    @field_validator("patterns")
+    @classmethod
+    def _can_end(cls, patterns: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        placeholder = info.data.get("placeholder", "")
+        for pattern in patterns:
+            try:
+                compiled = re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"{pattern!r} is no regular expression: {error}") from error
+            if compiled.search("") or compiled.search(placeholder):
+                raise ValueError(f"{pattern!r} fits the empty text, or the placeholder")
+        return patterns
+
+    def edits(self, trajectory: Trajectory) -> Iterator[Edit]:
+        """One edit for each message that holds a secret."""
+        forms = (*(_SECRETS if self.known else ()), *self.patterns)
+        if not forms:
+            return
+        kept = {} if self.everywhere else protected_indices(trajectory.messages)
+        for index, message in enumerate(trajectory.messages):
+            bare: Message = _without(message, forms, self.placeholder)
+            if bare is not message and index not in kept:
+                edit = Edit(index, index + 1, (bare,), reason="secret", redact=True)
+                yield replace(edit, may_edit=_PROTECTED) if self.everywhere else edit
+
+
+def _without(value: Any, forms: tuple[str, ...], placeholder: str) -> Any:
+    """A message, or a part of one, with a placeholder for each secret; itself where it has none."""
+    if isinstance(value, str):
+        try:
+            _check(value, forms)
+        except _Found:
+            return _pattern(forms).sub(lambda _: placeholder, value)
+        return value
+    if isinstance(value, dict):
+        made = {
+            key: part if key in _NAMING else _without(part, forms, placeholder)
+            for key, part in value.items()
+        }
+        return made if any(made[key] is not value[key] for key in made) else value
+    if isinstance(value, list | tuple):
+        parts = [_without(part, forms, placeholder) for part in value]
+        return parts if any(a is not b for a, b in zip(parts, value, strict=True)) else value
+    return value
+
+
+@lru_cache(maxsize=8)
+def _pattern(forms: tuple[str, ...]) -> re.Pattern[str]:
+    return re.compile("|".join(f"(?:{form})" for form in forms))
+
+
+@lru_cache(maxsize=4096)
+def _check(text: str, forms: tuple[str, ...]) -> None:
+    """Raise where there is a secret: what raises is not remembered, so that no secret is."""
+    if not text.startswith("data:") and _pattern(forms).search(text):
+        raise _Found
