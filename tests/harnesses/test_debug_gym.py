@@ -278,3 +278,7 @@ def test_an_agent_without_policies_is_told(llm_at, monkeypatch):
     monkeypatch.delenv("LEYLINE_POLICIES", raising=False)
     with pytest.raises(leyline.LeylineError, match=r"agent\.leyline\.policies"):
         LeylineAgent({}, llm_at("http://127.0.0.1:9"))
+
+
+def test_the_example_runs(run_example):
+    run_example("debug_gym_agent.py")

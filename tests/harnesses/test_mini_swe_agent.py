@@ -279,3 +279,7 @@ def test_a_model_of_the_responses_api_is_edited_in_its_own_items():
     assert asked[2][2] is agent.messages[2]
     (session,) = model.leyline.sessions
     assert session.history[2]["tool_calls"][0]["function"]["name"] == "bash"
+
+
+def test_the_example_runs(run_example):
+    run_example("mini_swe_agent_run.py")

@@ -241,3 +241,7 @@ def test_a_conversation_on_disk_is_gone_on_with(start, tmp_path):
 def test_an_option_that_does_not_fit_is_told():
     with pytest.raises(TypeError, match="no option 'mode_flor'"):
         LeylineCondenser(POLICY, mode_flor="forget")
+
+
+def test_the_example_runs(run_example):
+    run_example("openhands_conversation.py")

@@ -1,7 +1,11 @@
 """SWE-agent's own agent, model and tools over a scripted shell, through whole episodes."""
 
 import json
+import re
+import subprocess
+import sys
 import warnings
+from pathlib import Path
 
 import pytest
 from model_server import Refused, serving
@@ -219,3 +223,20 @@ def test_the_model_s_retries_send_the_same(agent_at, env, tmp_path):
         assert solve(agent, env, tmp_path).info["exit_status"] == "submitted"
     assert model.requests[-1] == model.requests[-2] == model.requests[-3]
     assert len(processor.leyline.sessions[0].receipts) == NUM_CALLS + 1
+
+
+def test_the_example_runs(tmp_path):
+    """To its end: a model that calls no tool any more is given up."""
+    example = Path(__file__).resolve().parents[2] / "examples" / "swe_agent_run.py"
+    with serving(DeterministicModel(bash("ls"), bash("ls"), *["No call."] * 3)) as url:
+        model = {"name": "openai/scripted", "api_base": url, "api_key": "none"}
+        limits = dict.fromkeys(["per_instance_cost_limit", "total_cost_limit"], 0)
+        settings = {f"agent.model.{key}": value for key, value in (model | limits).items()} | {
+            "env.deployment.type": "dummy",
+            "problem_statement.text": "count",
+            "output_dir": tmp_path,
+        }
+        command = [sys.executable, example, *(f"--{k}={v}" for k, v in settings.items())]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"[1-9] turns, 0 edits", done.stdout)
