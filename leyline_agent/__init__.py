@@ -41,6 +41,7 @@ from leyline_agent.message import Message
 from leyline_agent.observer import Observer
 from leyline_agent.policy import Pipeline, Policy, policy, transform
 from leyline_agent.question import Ask
+from leyline_agent.recall.options import Recall
 from leyline_agent.receipt import EditReceipt, Reason, Receipt
 from leyline_agent.session import Session
 from leyline_agent.timing.costs import Prices
@@ -90,6 +91,7 @@ __all__ = [
     "PolicyLoop",
     "Prices",
     "Reason",
+    "Recall",
     "Receipt",
     "Session",
     "StaleSession",
