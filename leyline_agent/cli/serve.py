@@ -35,6 +35,7 @@ class ServeReport(BaseModel):
     pid: int
     context_length: int
     dtype: str
+    device: str
     kv_slots: int
     tools: Literal["native", "fallback"]
     splice: bool
@@ -51,6 +52,9 @@ def command(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
     dtype: Annotated[
         str, typer.Option(help="auto, float32, bfloat16 or float16; of weights and KV.")
+    ] = "auto",
+    device: Annotated[
+        str, typer.Option(help="auto (a GPU where there is one), cpu, cuda or cuda:1.")
     ] = "auto",
     kv_gib: Annotated[
         float, typer.Option(min=0, max=1 << 20, help="Memory for keys and values, in GiB.")
@@ -88,7 +92,7 @@ def command(
         service = _load(
             model,
             name,
-            lambda: _config(kv_gib, dtype, max_batch, chunk, mode_floor, repair_window),
+            lambda: _config(kv_gib, dtype, device, max_batch, chunk, mode_floor, repair_window),
         )
         report = _report(service, bound)
         _serve(service, bound, lambda: _announce(report, json))
@@ -144,7 +148,7 @@ def _load(model: str, name: str | None, config: Callable[[], EngineConfig]) -> C
         ) from error
     called = name or _name(model)
     settings = config()
-    loaded = load_model(source, dtype=settings.dtype, name=called)
+    loaded = load_model(source, dtype=settings.dtype, device=settings.device, name=called)
     return ChatService(Engine.of(loaded, settings), called, loaded.tokenizer)
 
 
@@ -157,7 +161,7 @@ def _name(model: str) -> str:
 
 
 def _config(
-    kv_gib: float, dtype: str, max_batch: int, chunk: int, floor: Mode, window: int
+    kv_gib: float, dtype: str, device: str, max_batch: int, chunk: int, floor: Mode, window: int
 ) -> EngineConfig:
     from leyline_agent.serving.engine import EngineConfig
     from leyline_agent.serving.modes import ModeRules
@@ -166,6 +170,7 @@ def _config(
     return EngineConfig(
         kv_bytes=int(kv_gib * 2**30),
         dtype=dtype,
+        device=device,
         max_batch=max_batch,
         chunk=chunk,
         rules=ModeRules(floor=floor),
@@ -192,6 +197,7 @@ def _report(service: ChatService, bound: socket.socket) -> ServeReport:
         pid=os.getpid(),
         context_length=engine.max_len,
         dtype=str(engine.model.dtype).removeprefix("torch."),
+        device=str(engine.model.device),
         kv_slots=engine.pool.num_slots,
         tools="native" if service.chat.tools_native else "fallback",
         splice=engine.facts.refusal is None,

@@ -56,6 +56,7 @@ class EngineConfig:
     Attributes:
         kv_bytes: memory for keys and values, working copies included.
         dtype: "auto", "float32", "bfloat16" or "float16".
+        device: where a model is loaded: "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1".
         chunk: compute at most this many tokens a forward pass, of all sequences together.
         max_batch: continue at most this many sequences at once.
         max_segments: above this many segments a sequence gets a working copy.
@@ -65,6 +66,7 @@ class EngineConfig:
 
     kv_bytes: int = 2 << 30
     dtype: str = "auto"
+    device: str = "auto"
     chunk: int = 1024
     max_batch: int = 16
     max_segments: int = MAX_SEGMENTS
@@ -134,7 +136,7 @@ class Engine:
     def load(cls, source: str | Path, config: EngineConfig | None = None) -> Engine:
         """Load a model and make an engine for it. Raises what `load_model` raises."""
         config = config or EngineConfig()
-        return cls.of(load_model(source, dtype=config.dtype), config)
+        return cls.of(load_model(source, dtype=config.dtype, device=config.device), config)
 
     @classmethod
     def of(cls, model: LoadedModel, config: EngineConfig | None = None) -> Engine:

@@ -46,8 +46,9 @@ def ready(process: subprocess.Popen[str]) -> ServeReport:
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_it_serves_and_stops(tiny_folder: Path, how: signal.Signals) -> None:
     options = ("--model", str(tiny_folder), "--json", "--kv-gib", "0.01", "--mode-floor", "repair")
-    with serving(*options) as process:
+    with serving(*options, "--device", "cpu") as process:
         report = ready(process)
+        assert report.device == "cpu"
         assert (report.model, report.context_length, report.tools) == ("tiny", 4096, "fallback")
         assert report.splice
         assert report.pid == process.pid
@@ -115,6 +116,7 @@ def test_what_cannot_be_loaded(
     assert "broken.gguf" in refused(capsys, "--model", str(broken))
     assert "at least one slot" in refused(capsys, *tiny, "--kv-gib", "0.0000001")
     assert "unknown dtype 'int3'" in refused(capsys, *tiny, "--dtype", "int3")
+    assert "no device 'cuda:99' here" in refused(capsys, *tiny, "--device", "cuda:99")
 
 
 @pytest.mark.parametrize("size", ["inf", "nan", "-1", "1e300"])

@@ -18,9 +18,9 @@ from engine_cases import (
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
 
 from leyline_agent.directive import Directive, Mode, apply
-from leyline_agent.errors import ContextOverflow, OutOfSlots
+from leyline_agent.errors import ContextOverflow, OutOfSlots, UnsupportedModel
 from leyline_agent.receipt import Reason
-from leyline_agent.serving.engine import Prompt
+from leyline_agent.serving.engine import Engine, EngineConfig, Prompt
 from leyline_agent.serving.models.glue import ATTENTION, register
 from leyline_agent.serving.models.load import LoadedModel
 from leyline_agent.serving.models.probe import probe
@@ -304,3 +304,12 @@ def test_the_last_token_is_computed_even_when_everything_is_cached(llama):
     again = engine.start(Prompt(list(tokens)))
     assert again.receipt.prefilled == 1
     assert_close(again.logits, first.logits)
+
+
+def test_a_model_is_loaded_where_the_configuration_says(tiny_folder):
+    size = {"kv_bytes": 8 << 20, "dtype": "float32"}
+    engine = Engine.load(tiny_folder, EngineConfig(device="cpu", **size))
+    assert engine.model is not None
+    assert engine.model.device.type == "cpu"
+    with pytest.raises(UnsupportedModel, match="no device 'cuda:99' here"):
+        Engine.load(tiny_folder, EngineConfig(device="cuda:99", **size))
