@@ -77,9 +77,10 @@ class CountingExecutor:
 class TorchExecutor:
     """Runs a transformers model over a KV store.
 
-    Everything is on the model's device; on a GPU decode steps are captured graphs where they can
-    be. Nothing waits for that device between the first layer and the logits, but in
-    mixture-of-experts layers, where transformers reads on the host which experts were chosen.
+    Everything is on the model's device. On a GPU decode steps are captured graphs where
+    LEYLINE_CUDA_GRAPHS=1 asks for it and they can be. Nothing waits for that device between the
+    first layer and the logits, but in mixture-of-experts layers, where transformers reads on the
+    host which experts were chosen.
 
     Args:
         model: the model.
