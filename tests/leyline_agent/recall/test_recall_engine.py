@@ -1,4 +1,4 @@
-"""Recall on the bundled engine: the exchange's sampled tokens stay, and nothing is computed twice."""
+"""Recall on the bundled engine: sampled tokens stay, and nothing is computed twice."""
 
 import json
 
