@@ -124,13 +124,15 @@ def completed(
     """
     if found is None:
         found = Receipt(reason=Reason.NO_RECEIPT)
-    edits = _matched(found.edits, accepted) if found.edits else _untold(found, accepted)
+    theirs = tuple(edit for edit in found.edits if edit.by_provider)
+    told = [edit for edit in found.edits if not edit.by_provider]
+    edits = _matched(told, accepted) if told else _untold(found, accepted)
     return found.model_copy(
         update={
             "session": commit.session,
             "base_version": commit.base_version,
             "version": commit.version,
-            "edits": edits,
+            "edits": (*edits, *theirs),
             "cache_held": _held(receipts, commit) if found.cache_read is not None else None,
         }
     )

@@ -19,11 +19,15 @@ from leyline_agent.receipt import Receipt
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
+    from leyline_agent.policy import Policy
+    from leyline_agent.settings import Settings
+
 __all__ = [
     "Adapter",
     "CallingAdapter",
     "Capabilities",
     "Commit",
+    "DelegatingAdapter",
     "Request",
     "WireEdit",
     "as_adapter",
@@ -45,6 +49,7 @@ class Capabilities(BaseModel):
         edit_ahead: edits can be applied while a tool runs.
         directives: token-space directives are accepted.
         receipts: responses carry a receipt; otherwise one is made of `usage`.
+        edits_itself: it edits what it is sent, by a policy that was left to it.
     """
 
     model_config = ConfigDict(defer_build=True, frozen=True)
@@ -54,6 +59,7 @@ class Capabilities(BaseModel):
     edit_ahead: bool = False
     directives: bool = False
     receipts: bool = False
+    edits_itself: bool = False
 
 
 class WireEdit(BaseModel):
@@ -141,6 +147,15 @@ class CallingAdapter(Adapter, Protocol):
 
     def edit_ahead(self, request: Request, commit: Commit) -> Receipt:
         """Apply a commit's edits now, while a tool runs; the next request finds them done."""
+        ...
+
+
+@runtime_checkable
+class DelegatingAdapter(Adapter, Protocol):
+    """An adapter that can leave policies to its provider."""
+
+    def delegated(self, policy: Policy, settings: Settings) -> tuple[Adapter, Policy]:
+        """The adapter for one session, and the policies that are left to be run here."""
         ...
 
 

@@ -61,6 +61,8 @@ class EditReceipt(BaseModel):
         microseconds: host time of the splice itself.
         retained: for a redaction, slots other holders still keep.
         quoted_in: for a redaction, view indices of messages that quote the removed text.
+        policy: whose edit it is.
+        by_provider: the provider made it; the session's view still has what it removed.
     """
 
     model_config = ConfigDict(defer_build=True, frozen=True)
@@ -78,6 +80,7 @@ class EditReceipt(BaseModel):
     retained: int = 0
     quoted_in: tuple[int, ...] = ()
     policy: str = ""
+    by_provider: bool = False
 
 
 class Receipt(BaseModel):

@@ -20,7 +20,13 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from leyline_agent import accounting, branch, response
 from leyline_agent.accounting import Stats
-from leyline_agent.adapter import Adapter, CallingAdapter, Request, as_adapter
+from leyline_agent.adapter import (
+    Adapter,
+    CallingAdapter,
+    DelegatingAdapter,
+    Request,
+    as_adapter,
+)
 from leyline_agent.asking import Asking
 from leyline_agent.branch import CommittedEdit
 from leyline_agent.edit import Edit
@@ -116,6 +122,8 @@ class Session(Turning):
     ) -> None:
         self.adapter = as_adapter(adapter)
         policy = as_policy([] if policies is None else policies)
+        if isinstance(self.adapter, DelegatingAdapter):
+            self.adapter, policy = self.adapter.delegated(policy, settings)
         capabilities, deadline = self.adapter.capabilities, settings.policy_deadline
         self._skipped: deque[Skipped] = deque(maxlen=MAX_SKIPPED)
         self._keeper = _keeper(settings, state, self._skipped.append)
@@ -215,7 +223,12 @@ class Session(Turning):
 
         Raises:
             InvalidSpan: there is no such message yet.
+            AdapterError: the provider edits by itself, and knows of no pins.
         """
+        if self.adapter.capabilities.edits_itself:
+            raise AdapterError(
+                "what the provider clears cannot be pinned; make the adapter without server_side"
+            )
         with self._lock:
             history = self._state.newest.history
             for index in indices:

@@ -196,7 +196,7 @@ class Turning:
         hidden: bool = False,
     ) -> tuple[Snapshot, Receipt]:
         draft, accepted = prepared.draft, prepared.proposal.accepted
-        receipt = accounting.completed(found, prepared.commit, accepted)
+        receipt = accounting.completed(found, prepared.commit, accepted, self._state.receipts)
         exchange: Exchange | None = None
         if self._keeper:
             self._keeper.settle(draft, accepted)

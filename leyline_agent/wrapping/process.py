@@ -37,12 +37,12 @@ class Instrumentation:
     told apart by their history. Calls inside a function under `leyline.wrap` are that function's.
 
     Attributes:
-        library: its name.
+        name: the library's.
         reached: whether a call was taken up.
     """
 
     def __init__(self, library: str, wrapped: Wrapped, pool: SessionPool) -> None:
-        self.library = library
+        self.name = library
         self.reached = False
         self._wrapped = wrapped
         self._pool = pool
@@ -70,7 +70,7 @@ class Instrumentation:
 
     def uninstrument(self) -> None:
         """Let calls pass as they are from now on; turns that wait for their answer are finished."""
-        uncover(self.library, self)
+        uncover(self.name, self)
 
     def __enter__(self) -> Instrumentation:
         return self
@@ -79,7 +79,7 @@ class Instrumentation:
         self.uninstrument()
 
     def __repr__(self) -> str:
-        return f"Instrumentation({self.library!r}, sessions={len(self._wrapped.sessions)})"
+        return f"Instrumentation({self.name!r}, sessions={len(self._wrapped.sessions)})"
 
 
 def instrument_litellm(
