@@ -16,6 +16,7 @@ from leyline_agent.directive import Mode
 from leyline_agent.errors import LeylineError
 from leyline_agent.policy import as_policy
 from leyline_agent.settings import SessionOptions
+from leyline_agent.timing.timing import as_timing
 from leyline_agent.wrapping.settings import journal_folder
 
 __all__ = ["ProxyReport", "command"]
@@ -69,6 +70,12 @@ def command(
         Literal["tool", "user"],
         typer.Option(help="user: the harness sends tool output as user messages."),
     ] = "tool",
+    timing: Annotated[
+        str, typer.Option(help="When edits are made: now, or auto: when it costs least.")
+    ] = "now",
+    recall: Annotated[
+        bool, typer.Option("--recall", help="Let the model see again what was cut, by a tool.")
+    ] = False,
     timeout: Annotated[
         float, typer.Option(min=0.1, help="Seconds to wait for the upstream's next words.")
     ] = 600.0,
@@ -90,11 +97,14 @@ def command(
     Whoever reaches the proxy reaches the upstream: keep it on this machine, or behind a proxy that
     knows its users.
     """
-    options: SessionOptions = {"observations": observations}
-    if mode_floor is not None:
-        options["mode_floor"] = mode_floor
     edits = as_policy(list(policy or ["keep_all"]))
     folder = journal_folder(journal)
+    options: SessionOptions = {
+        "mode_floor": mode_floor,
+        "observations": observations,
+        "timing": as_timing(timing),
+        "recall": _archive(folder) if recall else None,
+    }
     with listen(host, port) as bound:
         needs = _needed()
         up = needs.Upstream(upstream, timeout)
@@ -115,6 +125,11 @@ def command(
             needs.run(needs.Proxy(up, engine, sessions), bound, ready)
         except KeyboardInterrupt:  # uvicorn hands the signal on when it has stopped
             typer.echo("stopped", err=True)
+
+
+def _archive(folder: Path | None) -> bool | Path:
+    """Where recalls are kept: with the journals, as a session resumed from one looks there."""
+    return True if folder is None else folder / "archive.sqlite"
 
 
 def _needed() -> ModuleType:
