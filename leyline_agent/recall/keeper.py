@@ -107,6 +107,8 @@ class Keeper:
         """A turn's edits, and with what they redact also what recalls have shown of it."""
         accepted = proposal.accepted
         ids = self._redacted_by(draft, accepted)
+        if not ids:
+            return proposal
         taken = {i for a in accepted if a.edit.redact for i in range(a.edit.start, a.edit.end)}
         copies = [
             _redaction(index, known)
