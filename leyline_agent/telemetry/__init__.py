@@ -49,10 +49,11 @@ def enable(
 
 
 def disable() -> None:
-    """Tell it of no turns any more but those that are open; nothing where it was not enabled."""
+    """Tell it of no turn any more; the spans of those that are open end as abandoned."""
     global _enabled
     if _enabled is not None:
         observer.stop(_enabled)
+        _enabled.close()
         _enabled = None
 
 

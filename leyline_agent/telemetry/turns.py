@@ -159,14 +159,18 @@ class Telemetry:
     def close(self) -> None:
         """End the spans of all turns that are open still, as abandoned."""
         self._close_dropped()
-        while self._open:
-            _, waiting = self._open.popitem()
-            self._end(waiting, "abandoned")
+        for key in list(self._open):
+            waiting = self._open.pop(key, None)
+            if waiting is not None:
+                self._end(waiting, "abandoned")
 
     def _close_dropped(self) -> None:
         """End the spans of turns that nobody can finish any more."""
-        while self._dropped:
-            key, when = self._dropped.popleft()
+        for _ in range(len(self._dropped)):
+            try:
+                key, when = self._dropped.popleft()
+            except IndexError:  # Another session's thread was first.
+                return
             waiting = self._open.pop(key, None)
             if waiting is not None:
                 self._end(waiting, "abandoned", when=when)

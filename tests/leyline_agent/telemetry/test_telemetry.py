@@ -41,6 +41,15 @@ def test_once_enabled_every_session_is_told_of(told, enable):
     assert ids == ["before", "after"]
 
 
+def test_a_turn_that_is_open_when_it_is_disabled_ends(told, enable):
+    enable()
+    turn = Session().begin(ASK)
+    telemetry.disable()
+    assert [span.attributes["leyline.outcome"] for span in told.turns] == ["abandoned"]
+    turn.finish("ok")
+    assert len(told.turns) == 1
+
+
 def test_enabled_again_it_tells_of_each_turn_once(told, enable):
     enable()
     enable(provider="x_ai")
