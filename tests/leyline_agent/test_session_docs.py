@@ -17,6 +17,9 @@ def snippets(name):
     [
         (snippets("wrap.md")[0], "There is one file.\nStats(turns=2, failed=0"),
         (snippets("wrap.md")[1], "About two million. 2\n"),
+        (snippets("wrap.md")[2], "2 conversations ()\n"),
+        (snippets("providers.md")[0], "140 90 90 0\n"),
+        (snippets("providers.md")[1], ""),
         (snippets("testing.md")[0], ""),
     ],
 )
