@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from leyline_adapters.openai_compatible import OpenAICompatibleAdapter
+from leyline_agent.adapter import Commit, Request
+
 POLICY = "truncate_older_than:n=1,max_chars=60"
 
 Sent = Sequence[tuple[str, str, str]]
@@ -47,6 +50,19 @@ def check() -> Callable[[Sequence[Sent]], None]:
         assert len(requests[-1]) > len(requests[0])
 
     return check
+
+
+class Telling(OpenAICompatibleAdapter):
+    """Tells the engine the version, as an adapter for one that splices does."""
+
+    def prepare(self, request: Request, commit: Commit) -> Request:
+        return {**request, "extra_body": {**request.get("extra_body", {}), "v": commit.version}}
+
+
+@pytest.fixture
+def telling() -> Telling:
+    """An adapter that adds to the request and does not make the call."""
+    return Telling()
 
 
 @pytest.fixture

@@ -284,5 +284,11 @@ def test_the_command_line_needs_no_code(tmp_path: Path) -> None:
     assert "rror" not in done.stdout
 
 
+async def test_what_an_adapter_adds_reaches_the_model(build, telling) -> None:
+    script = Script()
+    await build(script, adapter=telling).generate("Run it.")
+    assert script.bodies == [{"v": 1}]
+
+
 def test_the_example_runs(run_example) -> None:
     run_example("inspect_ai_task.py")

@@ -235,5 +235,13 @@ def test_what_was_cut_is_recalled_behind_the_agent_s_back(build, output) -> None
     assert not middleware.leyline.bypassed
 
 
+def test_what_an_adapter_adds_reaches_the_model(build, model, telling) -> None:
+    agent, _ = build(model, leyline={"adapter": telling})
+    agent.invoke(task("Run it."))
+    assert [bound["extra_body"] for bound in model.bound] == [
+        {"v": number} for number in range(1, NUM_CALLS + 2)
+    ]
+
+
 def test_the_example_runs(run_example) -> None:
     run_example("langchain_agent.py")

@@ -281,5 +281,19 @@ def test_what_was_cut_is_recalled_behind_the_agent_s_back(build) -> None:
     assert not model.leyline.bypassed
 
 
+def test_what_an_adapter_adds_reaches_the_model(build, telling) -> None:
+    class Settings(Script):
+        bodies: tuple[Any, ...] = ()
+
+        async def reply(self, messages: list[Any], info: AgentInfo) -> ModelResponse:
+            self.bodies += (info.model_settings["extra_body"],)
+            return await super().reply(messages, info)
+
+    script = Settings(num_calls=1)
+    agent, _ = build(script, adapter=telling)
+    agent.run_sync("Run it.", model_settings={"extra_body": {"mine": True}})
+    assert script.bodies == ({"mine": True, "v": 1}, {"mine": True, "v": 2})
+
+
 def test_the_example_runs(run_example) -> None:
     run_example("pydantic_ai_agent.py")

@@ -1,8 +1,4 @@
-"""Native messages: a framework's own objects as chat messages and back, over the sans-IO seam.
-
-A session reads and writes OpenAI-chat dictionaries. What of them it leaves alone comes back as the
-very dictionary it was given, so each maps back to the native object it was read from; only what
-an edit put there is made anew.
+"""Native turns: a framework's own messages over the sans-IO seam, through its codec.
 
     harness = Harness("langchain", codec, policies, adapter, journal, options)
     turn = harness.begin(natives, tools, key=thread_id)
@@ -19,15 +15,15 @@ import os
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
+from leyline_adapters.harnesses.codec import Codec, Completion, completion, missing, restored
 from leyline_agent.adapter import Adapter, CallingAdapter, Request, check_adapter
 from leyline_agent.errors import AdapterError, LeylineError
-from leyline_agent.message import Message, calls
 from leyline_agent.policy import PolicyLike, as_policy
 from leyline_agent.settings import SessionOptions, Settings
 from leyline_agent.turn import Turn
-from leyline_agent.warning import LeylineWarning
+from leyline_agent.warning import LeylineWarning, warn
 from leyline_agent.wrapping.pool import SessionPool
 from leyline_agent.wrapping.scope import TurnExchange, open_turn, pass_by
 from leyline_agent.wrapping.settings import Wrapped, journal_folder
@@ -39,109 +35,8 @@ logger = logging.getLogger("leyline.harnesses")
 N = TypeVar("N")
 R = TypeVar("R")
 
-Completion = Mapping[str, Any]
-"""An OpenAI chat completion: what a session reads of a reply."""
-
 MAX_KEYS = 64
 """Conversations with a key of the framework's own that are kept apart; the oldest go first."""
-
-
-class Codec(Protocol[N]):
-    """How a framework's messages read as chat messages. One native object is one message.
-
-    A framework whose objects hold several messages, or that says one message in several objects,
-    takes them apart, or together, before and after.
-    """
-
-    def read(self, native: N) -> Message:
-        """The chat message, made anew."""
-        ...
-
-    def edited(self, native: N, message: Message) -> N:
-        """A copy of the native object with the content, and the calls, of an edited message."""
-        ...
-
-    def made(self, message: Message) -> N:
-        """A native object for a message that stands for no native one."""
-        ...
-
-
-def completion(message: Message, usage: Mapping[str, Any] | None, **extra: Any) -> Completion:
-    """A chat completion of one reply; `usage` in OpenAI's chat words, or None."""
-    made = {"choices": [{"index": 0, "message": message}], **extra}
-    return {**made, "usage": usage} if usage else made
-
-
-def missing(extra: str, requirement: str, error: ImportError) -> AdapterError:
-    """What to raise where a framework is not installed.
-
-    Args:
-        extra: the extra of this distribution that brings it.
-        requirement: what the extra requires, for an environment that has the SDK already.
-        error: what its import raised.
-    """
-    return AdapterError(
-        f"{error}: pip install 'leyline-agent[{extra}]', or in an environment that has the SDK "
-        f"pip install '{requirement}'"
-    )
-
-
-def restored(
-    codec: Codec[N], natives: Sequence[N], read: Sequence[Message], sent: Sequence[Message]
-) -> list[N]:
-    """The native objects of an edited list of messages.
-
-    Args:
-        codec: the framework's.
-        natives: what the framework passed, not edited.
-        read: the chat message of each.
-        sent: some of `read`, the same dictionaries, with what edits put between them.
-
-    Returns:
-        For each message sent: the native object itself where it was left alone; an edited copy
-        of the one with the same calls, of the same call's result, or of the same role in its
-        place; else a new one.
-    """
-    places = {id(message): place for place, message in enumerate(read)}
-    callers: dict[tuple[str, ...], list[int]] = {}
-    for place, message in enumerate(read):
-        if key := _call_ids(message):
-            callers.setdefault(key, []).append(place)
-    kept = {id(message) for message in sent}
-    result: list[N] = []
-    behind = 0
-    for message in sent:
-        if id(message) in places:
-            place = places[id(message)]
-            result.append(natives[place])
-            behind = place + 1
-            continue
-        if key := _call_ids(message):
-            edited = next((one for one in callers.get(key, ()) if one >= behind), None)
-        else:
-            edited = behind if _may_be_of(message, read[behind : behind + 1], kept) else None
-        if edited is None:
-            result.append(codec.made(message))
-        else:
-            result.append(codec.edited(natives[edited], message))
-            behind = edited + 1
-    return result
-
-
-def _may_be_of(message: Message, next_read: Sequence[Message], kept: set[int]) -> bool:
-    """Whether a message without calls is the next one, edited: the same role, and it is gone."""
-    return any(
-        one.get("role") == message.get("role") and id(one) not in kept and not _call_ids(one)
-        for one in next_read
-    )
-
-
-def _call_ids(message: Message) -> tuple[str, ...]:
-    """What tells an edited message's original: its role and the ids of its calls; else nothing."""
-    if message.get("tool_call_id"):
-        return (str(message.get("role")), str(message["tool_call_id"]))
-    ids = [str(call.get("id")) for call in calls(message)]
-    return (str(message.get("role")), *ids) if ids else ()
 
 
 class NativeTurn(Generic[N]):
@@ -353,8 +248,12 @@ class Harness(Generic[N]):
         try:
             whole["messages"] = [self._codec.read(native) for native in natives]
             turn = open_turn(self._pool(key), self.leyline.bypassed, whole)
-            return NativeTurn(self._codec, natives, whole, TurnExchange(whole, caller, turn))
-        except LeylineWarning:
+            made = NativeTurn(self._codec, natives, whole, TurnExchange(whole, caller, turn))
+            if made.extra and not self._makes_calls:
+                self._tell(made.extra)
+            return made
+        except LeylineWarning as error:
+            TurnExchange(whole, None, turn).failed(error)
             raise
         except Exception as error:  # A message that the codec cannot read or write.
             TurnExchange(whole, None, turn).failed(error)
@@ -363,6 +262,15 @@ class Harness(Generic[N]):
             logger.exception("a model call goes out unedited")
             pass_by(self.leyline.bypassed, f"{type(error).__name__}: {error}")
             return NativeTurn(self._codec, natives, whole, TurnExchange(whole, caller, None))
+
+    def _tell(self, extra: Mapping[str, Any]) -> None:
+        """Say once that the engine learns of no edits: messages alone reach it."""
+        if not self.leyline.told:
+            self.leyline.told = True
+            warn(
+                f"the hook of {self.leyline.name} passes on messages alone, no {', '.join(extra)}: "
+                "the engine is not told of edits"
+            )
 
     def _caller(self) -> CallingAdapter | None:
         adapter = self.leyline.adapter

@@ -63,7 +63,7 @@ class LeylineHooks(RunHooks):
             "openai_agents", _Codec(), policies, adapter, journal, options, makes_calls=False
         )
         self.leyline = self._harness.leyline
-        self._hears = False
+        self._hears = self._told = False
 
     def edit(self, data: CallModelData[Any]) -> ModelInputData:
         """What the model is sent instead of `data`: the run configuration's filter."""
@@ -98,8 +98,8 @@ class LeylineHooks(RunHooks):
             turn.failed("no reply came")
             return
         turn.answered(None)
-        if not self.leyline.told:
-            self.leyline.told = True
+        if not self._told:
+            self._told = True
             warn(
                 "LeylineHooks hears of no replies: pass hooks=... to the run, beside run_config=..."
             )

@@ -4,60 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from notes import Note, NoteCodec
 
-from leyline_adapters.harnesses.native import (
-    Completion,
-    Harness,
-    NativeTurn,
-    completion,
-    missing,
-    restored,
-)
+from leyline_adapters.harnesses.native import Completion, Harness, NativeTurn, completion
+from leyline_adapters.openai_compatible import OpenAICompatibleAdapter
+from leyline_agent.adapter import Commit, Request
 from leyline_agent.errors import AdapterError, LeylineError
-from leyline_agent.message import Message, calls
+from leyline_agent.message import Message
 from leyline_agent.testing import DeterministicModel, tool_call
 from leyline_agent.warning import LeylineWarning
 
 POLICY = "truncate_older_than:n=1,max_chars=40"
 TOOLS = [{"type": "function", "function": {"name": "run", "parameters": {"type": "object"}}}]
 LONG = "a line of output\n" * 40
-
-
-@dataclass(frozen=True)
-class Note:
-    """A framework's message: one call at most, and something that only the framework knows."""
-
-    role: str
-    text: str
-    call: str = ""
-    mark: str = ""
-
-
-class NoteCodec:
-    def read(self, native: Note) -> Message:
-        if native.role == "unreadable":
-            raise ValueError("no such role")
-        message: Message = {"role": native.role, "content": native.text}
-        if native.role == "tool":
-            message["tool_call_id"] = native.call
-        elif native.call:
-            called = tool_call("run", content=native.text, id=native.call)
-            message["tool_calls"] = called["tool_calls"]
-        return message
-
-    def edited(self, native: Note, message: Message) -> Note:
-        return replace(native, text=str(message["content"]))
-
-    def made(self, message: Message) -> Note:
-        call = message.get("tool_call_id") or next((c["id"] for c in calls(message)), "")
-        return Note(message["role"], str(message.get("content") or ""), str(call), "made")
 
 
 def conversation(num_calls: int, task: str = "Does it work?") -> list[Note]:
@@ -81,6 +44,13 @@ def made(answer: Completion) -> Note:
     return NoteCodec().made(answer["choices"][0]["message"])
 
 
+class Telling(OpenAICompatibleAdapter):
+    """Tells the engine the version, as an adapter for one that splices does."""
+
+    def prepare(self, request: Request, commit: Commit) -> Request:
+        return {**request, "extra_body": {"v": commit.version}}
+
+
 class Model:
     """The framework's model: gives its replies in turn, and keeps what it was sent."""
 
@@ -99,54 +69,6 @@ class Model:
     async def acall(self, turn: NativeTurn[Note]) -> Note:
         await asyncio.sleep(0)
         return self(turn)
-
-
-@given(st.lists(st.integers(0, 3), max_size=6), st.data())
-def test_every_message_goes_back_where_it_came_from(ids: list[int], data: st.DataObject) -> None:
-    """Call ids may repeat; what is dropped is gone, what is edited keeps its place and its mark."""
-    natives = [
-        Note(role, f"{role} {place}", f"c{id}", mark=f"{place}{role}")
-        for place, id in enumerate(ids)
-        for role in ("assistant", "tool")
-    ]
-    read = [NoteCodec().read(native) for native in natives]
-    fates = data.draw(st.lists(st.sampled_from("keep edit drop".split()),
-                               min_size=len(ids), max_size=len(ids)))  # fmt: skip
-    sent: list[Message] = []
-    expected: list[Note] = []
-    for place, fate in enumerate(fates):
-        call, result = natives[2 * place : 2 * place + 2]
-        if fate != "drop":
-            sent += [read[2 * place], read[2 * place + 1]]
-            expected += [call, result]
-        if fate == "edit":
-            sent[-1] = {**sent[-1], "content": "cut"}
-            expected[-1] = replace(result, text="cut")
-    back = restored(NoteCodec(), natives, read, sent)
-    assert [note.text for note in back] == [note.text for note in expected]
-    assert [note.call for note in back] == [note.call for note in expected]
-    for note, known, message in zip(back, expected, sent, strict=True):
-        assert (note is known) == any(message is one for one in read)
-
-
-def test_an_edited_result_is_a_copy_and_an_inserted_message_is_new() -> None:
-    natives = conversation(2)
-    read = [NoteCodec().read(note) for note in natives]
-    note = {"role": "user", "content": "STATE UPDATE"}
-    sent = [*read[:3], {**read[3], "content": "cut"}, *read[4:], note]
-    back = restored(NoteCodec(), natives, read, sent)
-    assert back[3] == replace(natives[3], text="cut")
-    assert back[-1] == Note("user", "STATE UPDATE", mark="made")
-    assert all(one is natives[i] for i, one in enumerate(back[:-1]) if i != 3)
-
-
-def test_a_text_in_the_place_of_one_of_the_same_role_is_that_one_edited() -> None:
-    natives = [Note("user", "1", mark="a"), Note("assistant", "2", mark="b"), Note("user", "3")]
-    read = [NoteCodec().read(note) for note in natives]
-    sent = [read[0], {"role": "user", "content": "new"}, {**read[1], "content": "cut"}, read[2]]
-    assert restored(NoteCodec(), natives, read, sent) == [
-        natives[0], Note("user", "new", mark="made"), replace(natives[1], text="cut"), natives[2],
-    ]  # fmt: skip
 
 
 def test_a_conversation_is_edited_on_the_way_and_its_record_is_not() -> None:
@@ -235,6 +157,14 @@ def test_an_edit_that_cannot_be_written_back_costs_no_call() -> None:
     assert place.leyline.sessions[0].is_idle
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_warning_that_is_an_error_leaves_no_turn_open() -> None:
+    place = harness(adapter=Telling(), makes_calls=False)
+    with pytest.raises(LeylineWarning, match="is not told of edits"):
+        place.begin(conversation(2))
+    assert place.leyline.sessions[0].is_idle
+
+
 def test_a_reply_that_cannot_be_read_reaches_the_caller() -> None:
     place, model = harness(), Model(Note("unreadable", "!"))
     assert place.begin(conversation(2)).run(model, told, made).text == "!"
@@ -313,6 +243,14 @@ def test_an_adapter_that_makes_calls_does_not_fit_a_hook_that_only_edits() -> No
         place.begin(conversation(1))
 
 
+def test_an_engine_that_a_hook_cannot_tell_of_edits_is_told_of_once() -> None:
+    place = harness(adapter=Telling(), makes_calls=False)
+    with pytest.warns(LeylineWarning, match="no extra_body: the engine is not told of edits"):
+        place.begin(conversation(2)).answered(None)
+    assert place.begin(conversation(3)).extra
+    assert harness(adapter=Telling()).begin(conversation(2)).extra == {"extra_body": {"v": 1}}
+
+
 def test_recall_does_not_fit_a_hook_that_only_edits() -> None:
     with pytest.raises(LeylineError, match="could not be answered; leave recall out"):
         Harness("notes", NoteCodec(), None, None, None, {"recall": True}, makes_calls=False)
@@ -327,9 +265,3 @@ def test_slips_are_told_where_the_harness_is_made(tmp_path: Path) -> None:
     file.touch()
     with pytest.raises(LeylineError, match="name a folder"):
         Harness("notes", NoteCodec(), None, None, file, {})
-
-
-def test_a_missing_framework_is_told_with_what_installs_it() -> None:
-    error = missing("langchain", "langchain>=1.4,<2", ImportError("No module named 'langchain'"))
-    assert "No module named 'langchain'" in str(error)
-    assert "pip install 'leyline-agent[langchain]'" in str(error)
