@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
@@ -32,6 +32,8 @@ class Stats:
         edits: edits committed.
         skipped: policies and edits not taken.
         held: edits that waited for a later moment, counted once a turn.
+        ahead: times that edits were made ahead of a call; no turns. What that computed counts as
+            part of the prompts, what it reused does not.
         hidden: calls of the model that the harness saw nothing of, for recalls; no turns.
         recalls: outputs shown again to the model that asked for them.
         repeated: those of them that had been shown before: policies cut too much.
@@ -44,6 +46,7 @@ class Stats:
     edits: int = 0
     skipped: int = 0
     held: int = 0
+    ahead: int = 0
     hidden: int = 0
     recalls: int = 0
     repeated: int = 0
@@ -82,15 +85,28 @@ _FIGURES = tuple(
 )
 
 
-def total(receipts: Iterable[Receipt], **counts: float) -> Stats:
-    """The totals of `receipts`; `counts` fills in the other fields of `Stats`."""
+def total(receipts: Iterable[Receipt], ahead: Collection[int] = (), **counts: float) -> Stats:
+    """The totals of `receipts`.
+
+    Args:
+        receipts: of all commits.
+        ahead: versions of those that were no calls.
+        counts: the other fields of `Stats`.
+    """
     sums = dict.fromkeys(_FIGURES, 0)
     turns = -int(counts.get("hidden", 0))
+    num_ahead = 0
     for receipt in receipts:
+        if receipt.version in ahead:
+            num_ahead += 1
+            sums["prompt"] += receipt.compute
+            sums["recomputed"] += receipt.recomputed
+            sums["prefilled"] += receipt.prefilled
+            continue
         turns += 1
         for name in _FIGURES:
             sums[name] += getattr(receipt, name)
-    return Stats(turns=turns, **sums, **counts)  # type: ignore[arg-type]
+    return Stats(turns=turns, ahead=num_ahead, **sums, **counts)  # type: ignore[arg-type]
 
 
 def received(adapter: Adapter, result: Any, session: str) -> Receipt | None:

@@ -117,6 +117,8 @@ class _Rebuilding:
         self._versions[version] = made
         receipt = Receipt.model_validate(event["receipt"])
         self.state.receipts.append(receipt)
+        if event["edits"] and not event["messages"] and not event["reply"]:
+            self.state.ahead.add(version)
         moments = [Moment.model_validate(told) for told in event.get("moments", ())]
         self.state.ledger.committed(moments, receipt, event["time"])
 

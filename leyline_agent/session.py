@@ -292,7 +292,8 @@ class Session(Turning):
         with self._lock:
             known = self._state.recalls
             recalls = {"hidden": known.hidden, "recalls": known.recalls, "repeated": known.repeated}
-            return accounting.total(self._state.receipts, **recalls, **self._counts)
+            receipts, ahead = self._state.receipts, self._state.ahead
+            return accounting.total(receipts, ahead, **recalls, **self._counts)
 
     def __repr__(self) -> str:
         return f"Session({self.id!r}, version={self.version})"

@@ -54,6 +54,7 @@ class State:
         redacted: history index and digest of every message that is gone.
         recalls: what is known of recalls.
         ledger: what timing needs to know of the last call.
+        ahead: versions that edits ahead of a call made.
         answers: question's key -> what a model said, the last ones; none from before a redaction.
         spent: policy -> tokens that its questions have cost.
     """
@@ -68,6 +69,7 @@ class State:
     redacted: set[tuple[int, str]] = field(default_factory=set)
     recalls: Recalls = field(default_factory=Recalls)
     ledger: Ledger = field(default_factory=Ledger)
+    ahead: set[int] = field(default_factory=set)
     answers: dict[str, str] = field(default_factory=dict)
     spent: dict[str, int] = field(default_factory=dict)
 

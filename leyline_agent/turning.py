@@ -204,6 +204,8 @@ class Turning:
         reply = self._record(message, len(draft.history)) if message else None
         made, gone = self._state.commit(draft, prepared.commit.version, accepted, reply, exchange)
         self._state.receipts.append(receipt)
+        if prepared.asked is None:
+            self._state.ahead.add(receipt.version)
         self._counts["edits"] += len(accepted)
         self._counts["held"] += len(prepared.proposal.held)
         behind = made.seen.messages[len(made.seen.messages) - made.num_behind :]

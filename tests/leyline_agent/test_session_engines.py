@@ -80,6 +80,11 @@ def test_edit_ahead_commits_before_the_next_request():
     assert (receipt.base_version, receipt.version, receipt.appended) == (1, 2, 0)
     assert contents(session.view)[3:6:2] == ["stub", "short"]
     assert session.edit_ahead() is None
+    stats = session.stats()
+    assert (stats.turns, stats.ahead, stats.edits) == (1, 1, 2)
+    first, ahead = session.receipts
+    assert stats.prompt == first.prompt + ahead.compute
+    assert stats.prompt == stats.reused_exact + stats.reused_spliced + stats.compute
     commit = session.begin([*messages, TASK]).commit
     assert (commit.base_version, commit.edits) == (2, ())
 

@@ -8,6 +8,7 @@ import pytest
 from agent_loop import SYSTEM, TASK, Stub, call, contents, result, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from recalling import Harness, recalls, runs
 
 from leyline_agent import Edit, EngineUnavailable, Mode, Policy, Session
 from leyline_agent.adapter import Capabilities
@@ -343,3 +344,30 @@ def test_an_adapter_that_cannot_edit_ahead_is_not_asked_to(timing):
     turns, _ = turns_of(session, 4)
     assert [len(turn.edits) for turn in turns] == [0, 0, 1, 1]
     assert engine.threads == []
+
+
+def test_edits_ahead_are_no_turns_in_the_figures_resumed_or_not(tmp_path):
+    path = tmp_path / "one.jsonl"
+    session = Session(Stub(), Engine(), timing=auto(), journal=path)
+    turns_of(session, 5)
+    session._pace.join()
+    stats = session.stats()
+    assert (stats.turns, stats.ahead, stats.edits) == (5, 3, 3)
+    assert stats.prompt == stats.reused_exact + stats.reused_spliced + stats.compute
+    again = Session.resume(path, Stub(), Engine(), timing=auto()).stats()
+    assert (again.turns, again.ahead, again.prompt) == (5, 3, stats.prompt)
+
+
+def test_a_hidden_recall_starts_nothing_and_the_turn_behind_it_does():
+    engine = Engine()
+    agent = Harness(
+        *[runs()] * 3, recalls(0), runs(), runs(), "done", adapter=engine, timing=auto()
+    )
+    engine.model = DeterministicModel(*[runs()] * 3, recalls(0), runs(), runs(), "done")
+    agent.turns(6)
+    agent.session._pace.join()
+    stats = agent.session.stats()
+    assert (stats.turns, stats.hidden, stats.recalls, stats.failed) == (6, 1, 1, 0)
+    assert len(engine.threads) == stats.ahead > 0
+    assert {receipt.reason.value for receipt in agent.session.receipts} == {"asked"}
+    assert agent.session.history == agent.messages
