@@ -110,6 +110,34 @@ def test_the_stock_command_line_takes_the_model_by_its_path(way, monkeypatch, tm
     assert len(list((tmp_path / "journals").iterdir())) == 1
 
 
+def test_the_stock_benchmark_runner_takes_it_too(tmp_path):
+    """`mini-extra swebench` on a data set of one instance."""
+    from minisweagent.run.benchmarks.swebench import app
+    from typer.testing import CliRunner
+
+    (tmp_path / "data").mkdir()
+    instance = {"instance_id": "count-1", "problem_statement": "count"}
+    (tmp_path / "data" / "test.jsonl").write_text(json.dumps(instance))
+    script = episode(LONG, LONG)
+    with serving(script) as url:
+        settings = [
+            "swebench.yaml",
+            "model.model_class=leyline_adapters.harnesses.mini_swe_agent.LeylineModel",
+            "model.model_name=openai/scripted",
+            f"model.model_kwargs.api_base={url}",
+            "model.model_kwargs.api_key=none",
+            f"model.leyline.policies={POLICY}",
+            f"environment.cwd={tmp_path}",
+        ]
+        given = [word for setting in settings for word in ("-c", setting)]
+        where = ["--subset", str(tmp_path / "data"), "--split", "test", "-o", str(tmp_path / "out")]
+        done = CliRunner().invoke(app, [*where, "--environment-class", "local", *given])
+    assert done.exit_code == 0, done.output
+    predictions = json.loads((tmp_path / "out" / "preds.json").read_text())
+    assert predictions["count-1"]["model_patch"] == "done\n"
+    assert len(contents(script.requests[2]["messages"])[0]) < 100
+
+
 def test_a_configuration_without_policies_is_told(monkeypatch):
     from leyline_adapters.harnesses.mini_swe_agent import LeylineModel
 

@@ -27,7 +27,6 @@ from leyline_agent.policy import PolicyLike
 from leyline_agent.settings import SessionOptions
 
 try:
-    import litellm
     from minisweagent.exceptions import FormatError
     from minisweagent.models import get_model
     from minisweagent.models.litellm_model import LitellmModel
@@ -200,6 +199,8 @@ class _Standing:
 def _declaring(model: Any, tools: Sequence[Mapping[str, Any]]) -> _Standing:
     """The model with more tools: mini-swe-agent's own calls declare one, whatever is asked."""
 
+    import litellm  # mini-swe-agent has imported it.
+
     def call(messages: list[dict[str, Any]], **kwargs: Any) -> Any:
         return litellm.completion(
             model=model.config.model_name,
@@ -213,6 +214,8 @@ def _declaring(model: Any, tools: Sequence[Mapping[str, Any]]) -> _Standing:
 
 def _answering(model: Any, answer: Completion) -> _Standing:
     """The model with a call that has been answered already, at no cost in dollars."""
+    import litellm
+
     response = litellm.ModelResponse(**answer)
     return _Standing(
         model,
