@@ -198,7 +198,6 @@ class _Standing:
 
 def _declaring(model: Any, tools: Sequence[Mapping[str, Any]]) -> _Standing:
     """The model with more tools: mini-swe-agent's own calls declare one, whatever is asked."""
-
     import litellm  # mini-swe-agent has imported it.
 
     def call(messages: list[dict[str, Any]], **kwargs: Any) -> Any:
