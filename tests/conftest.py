@@ -56,6 +56,23 @@ the assistant answers; what the assistant said before is kept. def main(argument
 """
 
 
+@pytest.fixture(scope="session", autouse=True)
+def journals_follow_their_schema() -> Iterator[None]:
+    """Whatever a test's session writes to a journal is what docs/journal.md says."""
+    from leyline_agent import journal, journal_schema
+
+    write = journal._line
+
+    def checked(event: dict[str, Any]) -> str:
+        line = write(event)
+        journal_schema.validated(line)
+        return line
+
+    journal._line = checked  # type: ignore[assignment]
+    yield
+    journal._line = write
+
+
 @pytest.fixture(scope="session")
 def trajectories_dir() -> Path:
     """The folder of recorded runs, holding `native/` and `trajectories/`; skips where absent."""
