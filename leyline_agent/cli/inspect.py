@@ -41,7 +41,9 @@ _WHEN = {When.NOW: "now", When.TOOL: "while the tool runs", When.WAIT: "held"}
 
 
 def command(
-    file: Annotated[Path, typer.Argument(help="A recorded run, of any format Leyline reads.")],
+    file: Annotated[
+        Path, typer.Argument(help="A recorded run of any format Leyline reads, or a journal.")
+    ],
     policy: Annotated[
         str | None,
         typer.Option(
@@ -76,8 +78,10 @@ def command(
     Example: `leyline inspect runs.jsonl --policy keep_last:n=5 --timing auto --why`
 
     No model is needed: token counts are estimates, by characters. *behind* an edit stand the tokens
-    that a prefix cache computes again and a splice keeps. Records of the file that cannot be read
-    are told on standard error; the exit status is 2 where the run asked for is not there.
+    that a prefix cache computes again and a splice keeps. Of a session's journal it tells what
+    happened, turn by turn; with `--policy` that is a run like any other. Records of the file that
+    cannot be read are told on standard error; the exit status is 2 where the run asked for is not
+    there.
     """
     if policy is None and is_journal(file):
         told = story(file)
