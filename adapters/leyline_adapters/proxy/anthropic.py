@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from leyline_adapters.anthropic.cleaning import Cleaning
 from leyline_adapters.anthropic.messages import Conversation, to_chat
-from leyline_adapters.anthropic.replies import Assembly, to_completion
+from leyline_adapters.anthropic.replies import Assembly, to_completion, to_message
 from leyline_adapters.proxy.body import Body
 from leyline_adapters.proxy.dialect import Unmanaged
 from leyline_adapters.proxy.openai import RESERVED
@@ -14,6 +15,7 @@ from leyline_adapters.proxy.problems import Api
 from leyline_adapters.proxy.streams import Event
 from leyline_agent.adapter import Request
 from leyline_agent.message import Message
+from leyline_agent.turn import Turn
 
 __all__ = ["Messages"]
 
@@ -23,7 +25,6 @@ class Messages:
 
     api: Api = "anthropic"
     adapter = "anthropic"
-    recalls = False
 
     def asked(self, body: Body) -> _Asked:
         """What a request asks for. Raises Unmanaged."""
@@ -36,6 +37,22 @@ class Messages:
     def completion(self, body: Mapping[str, Any]) -> dict[str, Any] | None:
         """An answer as a chat completion; None when it is none."""
         return to_completion(body)
+
+    def delivered(self, values: Mapping[str, Any], turn: Turn) -> Mapping[str, Any]:
+        """An answer that finished a turn, without recalls and with the usage of all its calls."""
+        whole = to_completion(values)
+        told = turn.delivered(whole)
+        if told is whole:
+            return values
+        message = to_message(told)
+        left = {block["id"] for block in message["content"] if block["type"] == "tool_use"}
+        content = [b for b in values["content"] if b.get("type") != "tool_use" or b["id"] in left]
+        usage = {**(values.get("usage") or {}), **(told.get("usage") or {})}
+        return {**values, "content": content, "stop_reason": message["stop_reason"], "usage": usage}
+
+    def cleaned(self, delivery: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        """The same for a stream's events; those of a recall are DROPPED."""
+        return Cleaning(delivery)
 
     def stream(self) -> _Events:
         """For an answer that is streamed."""
@@ -63,12 +80,19 @@ class _Asked:
 class _Events:
     """A streamed answer."""
 
-    first_call = ""
-    several = False
-
     def __init__(self) -> None:
         self._assembly = Assembly()
         self._error = ""
+
+    @property
+    def first_call(self) -> str:
+        """The name of the first tool it calls; "" as long as none is known."""
+        return self._assembly.first_call
+
+    @property
+    def several(self) -> bool:
+        """Whether there is more than one reply in it."""
+        return self._assembly.several
 
     @property
     def finished(self) -> bool:

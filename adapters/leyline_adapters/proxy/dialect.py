@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from leyline_adapters.proxy.body import Body
@@ -10,6 +10,7 @@ from leyline_adapters.proxy.problems import Api
 from leyline_adapters.proxy.streams import Event
 from leyline_agent.adapter import Request
 from leyline_agent.message import Message
+from leyline_agent.turn import Turn
 
 __all__ = ["Asked", "Dialect", "Unmanaged", "Whole"]
 
@@ -92,17 +93,24 @@ class Dialect(Protocol):
         """The installed adapter for a provider of it."""
         ...
 
-    @property
-    def recalls(self) -> bool:
-        """Whether recalls can be taken out of its answers; its sessions have none if not."""
-        ...
-
     def asked(self, body: Body) -> Asked:
         """What a request asks for. Raises Unmanaged."""
         ...
 
     def completion(self, body: Mapping[str, Any]) -> dict[str, Any] | None:
         """An answer as a chat completion; None when it is none."""
+        ...
+
+    def delivered(self, values: Mapping[str, Any], turn: Turn) -> Mapping[str, Any]:
+        """An answer that finished a turn, without recalls and with the usage of all its calls."""
+        ...
+
+    def cleaned(self, delivery: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        """The same for a stream's events: each as it goes on, or DROPPED.
+
+        Args:
+            delivery: the turn's.
+        """
         ...
 
     def stream(self) -> Whole:

@@ -11,7 +11,6 @@ from leyline_adapters.bundled.body import CAPABILITIES, read_receipt, with_commi
 from leyline_adapters.proxy.dialect import Dialect
 from leyline_adapters.proxy.upstream import Broken, Upstream
 from leyline_agent.adapter import Adapter, Commit, Request, as_adapter
-from leyline_agent.errors import AdapterError
 from leyline_agent.receipt import Receipt
 
 __all__ = ["Engine", "Given", "LeylineServer"]
@@ -83,13 +82,5 @@ class Engine:
                     self._is_leyline = bool(await self._upstream.is_leyline(headers))
         name = "http" if dialect.api == "openai" and self._is_leyline else dialect.adapter
         if name not in self._adapters:
-            self._adapters[name] = _installed(name)
+            self._adapters[name] = as_adapter(name)
         return self._adapters[name]
-
-
-def _installed(name: str) -> Adapter:
-    try:
-        return as_adapter(name)
-    except AdapterError as error:
-        logger.warning("receipts tell nothing of this API: %s", error)
-        return as_adapter("openai")

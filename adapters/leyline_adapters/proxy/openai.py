@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from leyline_adapters.proxy.body import Body
@@ -11,6 +11,7 @@ from leyline_adapters.proxy.problems import Api
 from leyline_adapters.proxy.streams import Event
 from leyline_agent.adapter import Request
 from leyline_agent.message import Message
+from leyline_agent.turn import Turn
 from leyline_agent.wrapping.streams import Assembly
 
 __all__ = ["RESERVED", "ChatCompletions"]
@@ -24,7 +25,6 @@ class ChatCompletions:
 
     api: Api = "openai"
     adapter = "openai"
-    recalls = True
 
     def asked(self, body: Body) -> _Asked:
         """What a request asks for. Raises Unmanaged."""
@@ -35,6 +35,15 @@ class ChatCompletions:
     def completion(self, body: Mapping[str, Any]) -> dict[str, Any] | None:
         """The answer itself; None when no choice is in it."""
         return dict(body) if body.get("choices") else None
+
+    def delivered(self, values: Mapping[str, Any], turn: Turn) -> Mapping[str, Any]:
+        """An answer that finished a turn, without recalls and with the usage of all its calls."""
+        told: Mapping[str, Any] = turn.delivered(values)
+        return told
+
+    def cleaned(self, delivery: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        """The same for a stream's chunks."""
+        return delivery
 
     def stream(self) -> _Chunks:
         """For an answer that is streamed."""

@@ -12,6 +12,7 @@ from leyline_adapters.proxy.dialect import Whole
 from leyline_adapters.proxy.streams import Event, Reader, rewritten
 from leyline_adapters.proxy.upstream import Answer, Headers
 from leyline_agent.recall.tool import NAME
+from leyline_agent.wrapping.streams import DROPPED
 
 __all__ = ["Out", "StreamedReply", "rewritten_body"]
 
@@ -24,7 +25,7 @@ class StreamedReply:
     Args:
         whole: puts it together.
         by_events: hand on events instead of the pieces that came, so that they can be rewritten.
-        clean: takes recalls out of a chunk; None where there can be none.
+        clean: takes recalls out of a chunk, or drops it; None where there can be none.
     """
 
     def __init__(
@@ -57,7 +58,10 @@ class StreamedReply:
         if not over and (self._may_recall or self._whole.finished or self._whole.error):
             return []
         ready, self._held = self._held, []
-        return ready if self._clean is None else [self._cleaned(event) for event in ready]
+        if self._clean is None:
+            return ready
+        cleaned = map(self._cleaned, ready)
+        return [event for event in cleaned if event is not None]
 
     @property
     def has_ended(self) -> bool:
@@ -101,11 +105,13 @@ class StreamedReply:
                 self._held[place] = Event(rewritten(event, data), data.decode())
             receipt = None
 
-    def _cleaned(self, event: Event) -> Event:
+    def _cleaned(self, event: Event) -> Event | None:
         given = event.body
         if given is None or self._clean is None:
             return event
         cleaned = self._clean(given)
+        if cleaned is DROPPED:
+            return None
         if cleaned == event.body:
             return event
         data = json.dumps(cleaned, separators=(",", ":"))

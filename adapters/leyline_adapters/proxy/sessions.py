@@ -52,7 +52,6 @@ class Sessions:
     _pools: dict[_Place, SessionPool] = field(default_factory=dict)
     _used: dict[Session, _Place] = field(default_factory=dict)  # the one used last is the last
     _named: Counter[tuple[str, str]] = field(default_factory=Counter)
-    _told: set[str] = field(default_factory=set)
 
     def __len__(self) -> int:
         return len(self._used)
@@ -70,7 +69,7 @@ class Sessions:
         place = (call.tenant, call.name, dialect.api)
         pool = self._pools.get(place)
         if pool is None:
-            make = self._maker(call.tenant, call.name, adapter, self._options_for(dialect))
+            make = self._maker(call.tenant, call.name, adapter)
             pool = self._pools[place] = SessionPool(make, self.max_sessions, anew=True)
         try:
             return pool.begin(messages, tools, **request)
@@ -108,40 +107,28 @@ class Sessions:
         if all(other[:2] != place[:2] for other in self._pools):
             del self._named[place[:2]]
 
-    def _options_for(self, dialect: Dialect) -> SessionOptions:
-        if dialect.recalls or not self.options.get("recall"):
-            return self.options
-        if dialect.api not in self._told:
-            self._told.add(dialect.api)
-            logger.warning(
-                "no recalls in conversations of the %s API: they go on without", dialect.api
-            )
-        return {**self.options, "recall": None}
-
-    def _maker(
-        self, tenant: str, name: str, adapter: Adapter, options: SessionOptions
-    ) -> Callable[[], Session]:
+    def _maker(self, tenant: str, name: str, adapter: Adapter) -> Callable[[], Session]:
         def make() -> Session:
             self._named[tenant, name] += 1
             number = self._named[tenant, name]
             id = name if number == 1 else f"{name}.{number}"
             id = id if name else f"proxy-{uuid.uuid4().hex[:12]}"
-            return self._made(tenant, id, adapter, options)
+            return self._made(tenant, id, adapter)
 
         return make
 
-    def _made(self, tenant: str, id: str, adapter: Adapter, options: SessionOptions) -> Session:
+    def _made(self, tenant: str, id: str, adapter: Adapter) -> Session:
         if self.journal is None:
-            return Session(self.policy, adapter, id=id, **options)
+            return Session(self.policy, adapter, id=id, **self.options)
         folder = self.journal / (tenant[:16] or "common")
         path = folder / f"{quote(id, safe='')}.jsonl"
         if path.exists():
             try:
-                return Session.resume(path, self.policy, adapter, **_resumed(options))
+                return Session.resume(path, self.policy, adapter, **_resumed(self.options))
             except TrajectoryError as error:
                 path = folder / f"{quote(id, safe='')}.{uuid.uuid4().hex[:12]}.jsonl"
                 logger.warning("session %s begins anew, in %s: %s", id, path.name, error)
-        return Session(self.policy, adapter, id=id, journal=path, **options)
+        return Session(self.policy, adapter, id=id, journal=path, **self.options)
 
 
 def _resumed(options: SessionOptions) -> ResumeOptions:

@@ -95,7 +95,7 @@ class ManagedCall:
             return True
         if self._rewrites:
             receipt = self._told(self._finish(completion))
-            values = self._turn.delivered(body.values) if self._dialect.recalls else body.values
+            values = self._dialect.delivered(body.values, self._turn)
             data = rewritten_body(body, values, receipt)
         self._reply = completion
         await respond(send, answer.status, [*answer.headers, *self._said()], data)
@@ -109,7 +109,8 @@ class ManagedCall:
         So a client that stops there leaves a finished turn, and one that makes its next call at
         once finds it.
         """
-        clean = self._turn.delivery() if self._turn.may_advance else None
+        delivery = self._turn.delivery() if self._turn.may_advance else None
+        clean = self._dialect.cleaned(delivery) if delivery else None
         streamed = StreamedReply(self._dialect.stream(), by_events=self._rewrites, clean=clean)
         self._streamed = streamed
         out = Out(send, answer, self._said())

@@ -5,6 +5,7 @@ import json
 import anthropic
 import httpx
 import pytest
+from recalling_model import recalling
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from leyline_adapters.anthropic.messages import to_chat
@@ -120,6 +121,22 @@ def test_a_request_without_edits_goes_up_byte_for_byte(running, messages_api):
     answer = httpx.post(running.url + "/v1/messages", content=body)
     assert answer.headers["leyline-version"] == "1"
     assert messages_api.bodies == [body]
+
+
+@pytest.mark.parametrize("besides", [False, True])
+@pytest.mark.parametrize("stream", [False, True])
+def test_recalls_are_hidden(start, messages_api, stream, besides):
+    messages_api.model = recalling(besides=besides)
+    running = start(messages_api.url, adapter="openai", recall=True)
+    messages = turns(running, FIRST, 4, stream)
+    assert len(messages_api.requests) == (4 if besides else 6)
+    names = [tool["name"] for tool in messages_api.requests[0]["tools"]]
+    assert names == ["bash", "leyline_recall"]
+    used = [m["content"][-1]["name"] for m in messages if m["role"] == "assistant"]
+    assert used == ["bash"] * 4
+    assert "leyline_recall" not in json.dumps([m for m in messages if m["role"] == "assistant"])
+    [session] = running.all
+    assert session.stats().recalls == 2
 
 
 def test_counting_tokens_goes_through(running, messages_api):
