@@ -31,15 +31,17 @@ def replay(
         typer.Argument(help="Recorded runs, in any format Leyline reads, gzipped or not."),
     ],
     policy: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
             "--policy",
             "-p",
             help="What edits them: name:key=value,... joined by +; your own is file.py:Name. "
-            "Not needed for append_only.",
+            "Several, or @FILE with one a line, are compared in a table.",
         ),
     ] = None,
-    arms: Annotated[str, typer.Option("--arms", help="The ways to serve each run.")] = ALL,
+    arms: Annotated[
+        str | None, typer.Option("--arms", help=f"The ways to serve each run.  [{ALL}]")
+    ] = None,
     json: Annotated[Path | None, typer.Option("--json", metavar="OUT", help=JSON)] = None,
     html: Annotated[
         Path | None, typer.Option("--html", metavar="PAGE", help="Write a page with plots here.")
@@ -63,6 +65,14 @@ def replay(
     fidelity_turns: Annotated[
         int, typer.Option("--fidelity-turns", min=1, help="At so many edited turns of each run.")
     ] = 4,
+    fulfil: Annotated[
+        str,
+        typer.Option(
+            "--fulfil",
+            help="Who answers policies that ask a model: extract (no model: the beginnings of what "
+            "is asked about) or litellm.",
+        ),
+    ] = "",
     model: Annotated[
         str | None,
         typer.Option("--model", help="A known name, folder, GGUF file or hub id.  [the embedded]"),
@@ -86,12 +96,15 @@ def replay(
     an arm did not do what its name says, 2 on bad input, 130 after Ctrl-C.
     """
     _check(tokens_only, fidelity, resume, json)
-    kept = outputs.kept(json)
+    several = (policy or [""])[0].startswith("@") or len(policy or ()) > 1
+    kept = None if several else outputs.kept(json)
     outputs.check({"--json": json, "--html": html, "the runs kept for --json,": kept}, files)
     workload = Workload(files, limit)
     workload.check()
-    chosen = parse_arms(arms)
-    editing = _policy(policy, chosen)
+    if several:
+        _check_several(arms, html, resume)
+    chosen = parse_arms(arms or ALL)
+    editing = "keep_all" if several else _policy(policy[0] if policy else None, chosen)
     with _serving():
         from leyline_agent.serving.models.embedded import DEFAULT
         from leyline_evals.replay import command
@@ -103,7 +116,12 @@ def replay(
         tokens_only=tokens_only,
         max_turns=max_turns,
         fidelity_turns=fidelity_turns if fidelity else 0,
+        fulfil=fulfil,
     )
+    if several:
+        with _interruptible(None):
+            fine = command.compare(policy or (), files, limit, config, json, jobs)
+        raise typer.Exit(0 if fine else 1)
     with _interruptible(kept), command.Bar(limit) as bar:
         played = run_replay(
             workload,
@@ -125,6 +143,12 @@ def _check(tokens_only: bool, fidelity: bool, resume: bool, json: Path | None) -
         raise LeylineError("--fidelity needs the model's predictions; leave --tokens-only out")
     if resume and outputs.kept(json) is None:
         raise LeylineError("--resume goes on with the file beside --json OUT; name OUT")
+
+
+def _check_several(arms: str | None, html: Path | None, resume: bool) -> None:
+    for given, option in ((arms, "--arms"), (html, "--html"), (resume, "--resume")):
+        if given:
+            raise LeylineError(f"several policies make one table, without {option}; leave it out")
 
 
 def _policy(text: str | None, arms: Sequence[Arm]) -> str:

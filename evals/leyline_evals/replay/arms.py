@@ -67,7 +67,7 @@ def parse_arms(text: str) -> tuple[Arm, ...]:
 
 
 class InMode(Policy):
-    """A policy with every edit in one mode. Redacting edits stay FORGET."""
+    """A policy with every edit in one mode, but those that forget: no arm asks for less."""
 
     inner: Policy
 
@@ -79,13 +79,17 @@ class InMode(Policy):
     def wants(self, trajectory: Trajectory) -> list[Edit | Ask]:
         """What the inner policy wants, its edits in this mode."""
         return [
-            replace(want, mode=self.mode) if isinstance(want, Edit) else want
+            replace(want, mode=self.mode) if isinstance(want, Edit) and not _forgets(want) else want
             for want in self.inner.wants(trajectory)
         ]
 
     def edits(self, trajectory: Trajectory) -> Iterable[Edit | Ask]:
         """The same as `wants`."""
         return self.wants(trajectory)
+
+
+def _forgets(edit: Edit) -> bool:
+    return edit.effective_mode() is Mode.FORGET
 
 
 def policy_of(arm: Arm, policy: Policy) -> Policy | None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
 import rich.progress
 from rich.console import Console
 
+from leyline_evals.replay import compare as comparison
 from leyline_evals.replay import html, table
 from leyline_evals.replay.errors import ReplayError
 from leyline_evals.replay.outputs import STDOUT
+from leyline_evals.replay.records import Config
 from leyline_evals.replay.runner import Played
 from leyline_evals.replay.workload import Run
 
@@ -69,6 +72,46 @@ def cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def compare(
+    policies: Sequence[str],
+    files: Sequence[Path],
+    limit: int | None,
+    config: Config,
+    json: Path | None,
+    jobs: int | None,
+) -> bool:
+    """Print a Markdown table of several policies, row by row; whether there was no problem."""
+    console = Console(stderr=json == STDOUT, highlight=False, markup=False, soft_wrap=True)
+    fine, found = True, None
+    texts = comparison.expanded(policies)
+    with Bar(limit) as bar:
+        rows = comparison.compare(texts, files, limit, config, jobs=jobs or cores(), progress=bar)
+        for row, found in rows:
+            if len(found.rows) == 1:
+                console.print(_about(found), comparison.heading(), sep="\n\n")
+            console.print(comparison.line(row))
+            for problem in row.problems:
+                fine = False
+                console.print(f"PROBLEM: {row.policy}: {problem}")
+    if found is None:
+        return fine
+    figures = found.model_dump_json(indent=2)
+    if json == STDOUT:
+        print(figures, flush=True)
+    elif json is not None:
+        _write(json, figures + "\n")
+        console.print(f"\nfigures: {json}")
+    return fine
+
+
+def _about(found: comparison.Comparison) -> str:
+    answered = f"; questions answered by {found.fulfil}" if found.fulfil else ""
+    return (
+        f"{found.runs} runs, {found.turns} turns of {', '.join(found.files)}; thousand tokens of "
+        f"{found.model}: of all prompts, and computed for them{answered}"
+    )
 
 
 def finish(played: Played, json: Path | None, page: Path | None, title: str) -> None:

@@ -15,10 +15,12 @@ from torch import Tensor
 from leyline_agent.errors import ContextOverflow, EngineError
 from leyline_agent.message import Message
 from leyline_agent.policy import Policy
+from leyline_agent.question import AtOnce
 from leyline_agent.serving.chat import ChatService
 from leyline_agent.serving.wire import ChatRequest
 from leyline_evals.replay.arms import Arm
 from leyline_evals.replay.engines import Engines
+from leyline_evals.replay.fulfil import NOBODY
 from leyline_evals.replay.player import Player
 from leyline_evals.replay.records import FidelityRow
 from leyline_evals.replay.workload import Run
@@ -54,13 +56,20 @@ class Judge:
         policy: whose edits are looked for.
         engines: of the replay.
         at_most: measure at so many turns, evenly spread over those that edit something.
+        fulfil: answers the policy's questions.
 
     Attributes:
         places: of the replies at which fidelity is measured.
     """
 
     def __init__(
-        self, run: Run, places: Sequence[int], policy: Policy, engines: Engines, at_most: int
+        self,
+        run: Run,
+        places: Sequence[int],
+        policy: Policy,
+        engines: Engines,
+        at_most: int,
+        fulfil: AtOnce = NOBODY,
     ) -> None:
         self._run = run
         self._tools = list(run.recording.tools) or None
@@ -68,7 +77,7 @@ class Judge:
         self._rechunked = engines.rechunked()
         self._known: _Controls | None = None
         self._count = 0
-        self.places = frozenset(evenly(_edited(run, places, policy, engines), at_most))
+        self.places = frozenset(evenly(_edited(run, places, policy, engines, fulfil), at_most))
 
     def row(self, turn: int, index: int, sent: Sequence[Message], logits: Tensor) -> FidelityRow:
         """How near `logits`, which predicted the reply at `index`, are to honest on `sent`."""
@@ -142,9 +151,11 @@ def evenly(values: Sequence[int], at_most: int) -> list[int]:
     return [values[round(i * step)] for i in range(at_most)]
 
 
-def _edited(run: Run, places: Sequence[int], policy: Policy, engines: Engines) -> list[int]:
+def _edited(
+    run: Run, places: Sequence[int], policy: Policy, engines: Engines, fulfil: AtOnce
+) -> list[int]:
     """Places of the replies whose edits leave a suffix, as far as the context holds the prompt."""
-    player = Player(run, Arm.AMORTIZE, policy, engines.counting())
+    player = Player(run, Arm.AMORTIZE, policy, engines.counting(), fulfil)
     found: list[int] = []
     for index in places:
         player.turn(index)

@@ -12,6 +12,7 @@ from leyline_agent.policy import Policy
 from leyline_evals.replay.arms import Arm
 from leyline_evals.replay.engines import Engines
 from leyline_evals.replay.fidelity import Judge
+from leyline_evals.replay.fulfil import fulfiller
 from leyline_evals.replay.player import Player
 from leyline_evals.replay.records import ArmRun
 from leyline_evals.replay.workload import Run
@@ -30,12 +31,19 @@ def play(
     *,
     max_turns: int | None = None,
     fidelity_turns: int = 0,
+    fulfil: str = "",
     on_turn: OnTurn | None = None,
 ) -> list[ArmRun]:
-    """Replay a run in every arm, each over an engine of its own."""
-    places = run.turns[:max_turns]
-    players = [Player(run, arm, policy, engines.fresh()) for arm in arms]
-    judge = Judge(run, places, policy, engines, fidelity_turns) if fidelity_turns else None
+    """Replay a run in every arm, each over an engine of its own.
+
+    Raises:
+        ReplayError: the policy wants a model asked, and `fulfil` names nobody.
+    """
+    places, answering = run.turns[:max_turns], fulfiller(fulfil)
+    players = [Player(run, arm, policy, engines.fresh(), answering) for arm in arms]
+    judge: Judge | None = None
+    if fidelity_turns:
+        judge = Judge(run, places, policy, engines, fidelity_turns, answering)
     for number, index in enumerate(places):
         going = [player for player in _rotated(players, number) if player.ended is None]
         if not going:

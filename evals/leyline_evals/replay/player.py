@@ -17,11 +17,14 @@ from leyline_adapters.bundled.in_process import BundledAdapter
 from leyline_agent.errors import EngineError, InvalidRequest
 from leyline_agent.message import Message
 from leyline_agent.policy import Policy
+from leyline_agent.question import AtOnce
 from leyline_agent.receipt import Receipt
 from leyline_agent.serving.chat import ChatService
 from leyline_agent.serving.wire import ChatRequest
 from leyline_agent.session import Session
 from leyline_evals.replay.arms import Arm, policy_of
+from leyline_evals.replay.errors import ReplayError
+from leyline_evals.replay.fulfil import NOBODY
 from leyline_evals.replay.records import ArmRun, Ended, FidelityRow, TurnRow
 from leyline_evals.replay.workload import Run
 
@@ -37,7 +40,14 @@ class Player:
         sent: the messages the last turn sent.
     """
 
-    def __init__(self, run: Run, arm: Arm, policy: Policy, service: ChatService) -> None:
+    def __init__(
+        self,
+        run: Run,
+        arm: Arm,
+        policy: Policy,
+        service: ChatService,
+        fulfil: AtOnce = NOBODY,
+    ) -> None:
         self.arm = arm
         self.rows: list[TurnRow] = []
         self.fidelity: list[FidelityRow] = []
@@ -46,17 +56,28 @@ class Player:
         self._run = run
         self._service = service
         self._tools = list(run.recording.tools) or None
-        self._session = Session(policy_of(arm, policy), BundledAdapter(service), id="replay")
+        self._fulfil = fulfil
+        own = policy_of(arm, policy)
+        self._session = Session(own, BundledAdapter(service), id="replay", fulfil=fulfil)
 
     def turn(self, index: int, *, score: bool = False) -> Tensor | None:
         """Play the reply at place `index`; with `score`, the logits that predicted its tokens.
 
         Where the engine cannot go on (the context is full), the arm ends.
+
+        Raises:
+            ReplayError: the policy wants a model asked, and nobody answers.
         """
         reply = self._run.recording.messages[index]
         started = time.perf_counter()
         turn = self._session.begin(self._run.prompt(index), self._tools)
         session_ms = (time.perf_counter() - started) * 1e3
+        if turn.asks and self._fulfil is NOBODY:
+            raise ReplayError(
+                f"policy {turn.asks[0].policy} wants a model asked, and a replay asks none unless "
+                "told: --fulfil extract answers with the beginnings of what was asked about, "
+                "--fulfil litellm asks"
+            )
         try:
             request = self._request(turn.request)
             receipt, logits = self._service.recorded(request, reply, score=score)

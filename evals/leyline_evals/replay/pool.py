@@ -58,4 +58,5 @@ def _play(run: Run, arms: Sequence[Arm], config: Config) -> list[ArmRun]:
     assert _engines is not None
     if not arms:
         return []
-    return play(run, arms, parse(config.policy), _engines, max_turns=config.max_turns)
+    policy = parse(config.policy)
+    return play(run, arms, policy, _engines, max_turns=config.max_turns, fulfil=config.fulfil)

@@ -148,6 +148,7 @@ class Config(Row):
         tokens_only: no model ran.
         max_turns: turns of each run; None for all.
         fidelity_turns: turns of each run at which fidelity is measured; 0 for none.
+        fulfil: who answers the policy's questions; "" for nobody.
     """
 
     policy: str
@@ -155,6 +156,7 @@ class Config(Row):
     tokens_only: bool = False
     max_turns: int | None = None
     fidelity_turns: int = 0
+    fulfil: str = ""
 
 
 def _counts(values: Iterable[K]) -> dict[K, int]:

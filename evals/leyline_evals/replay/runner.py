@@ -20,6 +20,7 @@ from leyline_evals.replay import totals
 from leyline_evals.replay.arms import ALL_ARMS, Arm
 from leyline_evals.replay.engines import Engines
 from leyline_evals.replay.errors import ReplayError
+from leyline_evals.replay.fulfil import fulfiller
 from leyline_evals.replay.memory import settled_memory
 from leyline_evals.replay.play import play
 from leyline_evals.replay.pool import pooled
@@ -98,6 +99,7 @@ def replay(
         ReplayError: `keep` cannot be written, or is of another replay.
     """
     parse(config.policy)
+    fulfiller(config.fulfil)
     if not arms:
         raise ReplayError("no arms to replay")
     store = Store(keep, config, resume=resume)
@@ -168,6 +170,7 @@ class _Replay:
             self.engines,
             max_turns=self.config.max_turns,
             fidelity_turns=self.config.fidelity_turns,
+            fulfil=self.config.fulfil,
             on_turn=lambda done, of: self.progress.turn(run, done, of),
         )
 

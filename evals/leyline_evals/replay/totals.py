@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
+from leyline_agent.directive import Mode
 from leyline_agent.receipt import Reason
 from leyline_evals.replay.arms import Arm
 from leyline_evals.replay.records import ArmRun, FidelityRow, TurnRow
@@ -26,6 +27,7 @@ _NOTHING_TO_SPLICE = {
     Reason.COST_GATE,
     Reason.UNDECLARED,
     Reason.BEHIND_FORGET,
+    Reason.REDACTED,
 }
 
 
@@ -193,8 +195,14 @@ def problems(made: Mapping[Arm, ArmFigures]) -> list[str]:
         f"{arm.value} spliced nothing although its {one.edits} edits were to be spliced "
         f"({_told(one.reasons)}): its figures are not those of splicing"
         for arm, one in made.items()
-        if arm.splices and not one.spliced_tokens and set(one.reasons) - _NOTHING_TO_SPLICE
+        if arm.splices and not one.spliced_tokens and set(one.reasons) - _excuses(one)
     ]
+
+
+def _excuses(one: ArmFigures) -> set[Reason]:
+    """Reasons for which there is nothing to splice, among them that the policy forgets."""
+    asked = {Reason.ASKED} if set(one.modes) == {Mode.FORGET} else set()
+    return asked | _NOTHING_TO_SPLICE
 
 
 def _told(reasons: Mapping[Reason, int]) -> str:

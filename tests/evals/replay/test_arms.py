@@ -24,7 +24,7 @@ def trajectory() -> Trajectory:
 
 @policy(mode=Mode.REPAIR)
 def stub(seen: Trajectory) -> list[Edit]:
-    return [seen.tool_results[0].replace("stub", mode=Mode.FORGET, reason="old")]
+    return [seen.tool_results[0].replace("stub", mode=Mode.AMORTIZE, reason="old")]
 
 
 @policy
@@ -57,6 +57,16 @@ def test_every_edit_gets_the_arm_s_mode(mode: Mode) -> None:
 def test_append_only_edits_nothing() -> None:
     assert policy_of(Arm.APPEND_ONLY, stub) is None
     assert not Arm.APPEND_ONLY.edits
+
+
+def test_what_asks_to_be_forgotten_is_forgotten_in_every_arm() -> None:
+    @policy(mode=Mode.FORGET)
+    def correct(seen: Trajectory) -> list[Edit]:
+        return [seen.tool_results[0].replace("right")]
+
+    for mode in Mode:
+        [edit] = InMode(inner=correct, mode=mode).propose(trajectory())
+        assert edit.mode is Mode.FORGET
 
 
 def test_a_redaction_stays_forget() -> None:
