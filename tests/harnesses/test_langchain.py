@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from langchain.agents import create_agent
+from langchain.agents.middleware import dynamic_prompt
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
@@ -110,6 +111,22 @@ def test_an_episode_is_edited_on_the_way_and_the_state_is_not(build, model, chec
     assert session.receipts[0].reused == 60
     assert session.stats().edits == NUM_CALLS - 1
     assert session.history[-1]["content"] == "Done."
+
+
+def test_the_system_prompt_may_change_with_every_call(model, output, policy, check) -> None:
+    @dynamic_prompt
+    def clock(request: Any) -> str:
+        return f"It is {len(model.sent)} o'clock."
+
+    def run(number: int) -> str:
+        """Run the program."""
+        return output(number)
+
+    middleware = LeylineMiddleware(policies=policy)
+    create_agent(model, [run], middleware=[clock, middleware]).invoke(task("Run it."))
+    check([as_sent(request[1:]) for request in model.sent])
+    assert [r[0].content for r in model.sent][:2] == ["It is 0 o'clock.", "It is 1 o'clock."]
+    assert [s.version for s in middleware.leyline.sessions] == [NUM_CALLS + 1]
 
 
 async def test_an_awaited_episode_is_edited_too(build, model, check) -> None:

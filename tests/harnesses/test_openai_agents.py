@@ -147,7 +147,19 @@ def test_an_episode_is_edited_on_the_way_and_the_record_is_not(build, check) -> 
     assert [(r.prompt, r.reused) for r in session.receipts] == [(100, 60)] * (NUM_CALLS + 1)
     assert session.stats().edits == NUM_CALLS - 1
     assert session.history[-1]["content"] == "Done."
-    assert [m["role"] for m in session.history[:4]] == ["system", "user", "assistant", "tool"]
+    assert [m["role"] for m in session.history[:3]] == ["user", "assistant", "tool"]
+
+
+async def test_instructions_may_change_with_every_call(build, check) -> None:
+    model = Scripted()
+    agent, run = build(model)
+    agent.instructions = lambda context, agent: f"It is {len(model.sent)} o'clock."
+    await Runner.run(agent, "Run it.", **run)
+    check([as_sent(request) for request in model.sent])
+    assert [instructions for instructions, _ in model.sent][:2] == [
+        "It is 0 o'clock.", "It is 1 o'clock.",
+    ]  # fmt: skip
+    assert [s.version for s in run["hooks"].leyline.sessions] == [NUM_CALLS + 1]
 
 
 def test_thoughts_go_with_their_calls(build) -> None:

@@ -126,6 +126,27 @@ def test_an_episode_is_edited_on_the_way_and_the_record_is_not(build, script, ch
     assert session.history[-1]["content"] == "Done."
 
 
+def test_instructions_may_change_with_every_call(build, script, check) -> None:
+    agent, model = build(script)
+
+    @agent.instructions
+    def clock() -> str:
+        return f"It is {len(script.sent)} o'clock."
+
+    agent.run_sync("Run it.")
+    check([as_sent(request) for request in script.sent])
+    assert script.sent[1][-1].instructions == "It is 1 o'clock."
+    assert [session.version for session in model.leyline.sessions] == [NUM_CALLS + 1]
+
+
+def test_an_engine_that_makes_the_calls_is_told_of_instructions(build, script) -> None:
+    engine = DeterministicModel("Done.")
+    agent, _ = build(script, adapter=engine)
+    agent.run_sync("Run it.", instructions="Be brief.")
+    roles = [(m["role"], m["content"]) for m in engine.requests[0]["messages"]]
+    assert roles == [("system", "Be brief."), ("system", "You help."), ("user", "Run it.")]
+
+
 async def test_a_streamed_episode_is_edited_too(build, script, check) -> None:
     agent, model = build(script)
     async with agent.run_stream("Run it.") as result:

@@ -22,7 +22,7 @@ from leyline_agent.settings import SessionOptions
 
 try:
     from langchain.agents.middleware import AgentMiddleware, ModelRequest, ModelResponse
-    from langchain_core.messages import AIMessage, BaseMessage, SystemMessage, convert_to_messages
+    from langchain_core.messages import AIMessage, BaseMessage, convert_to_messages
     from langchain_core.utils.function_calling import convert_to_openai_tool
 except ImportError as error:
     raise missing("langchain", "langchain>=1.4,<2", error) from error
@@ -37,6 +37,7 @@ class LeylineMiddleware(AgentMiddleware):
     """Policies around an agent's model, sync and async.
 
     Conversations are told apart by the runtime's `thread_id` where there is one, else by history.
+    The agent's system prompt is no part of it, for it may change with every call.
 
     Args:
         policies, adapter: as for `Session`.
@@ -75,13 +76,13 @@ class LeylineMiddleware(AgentMiddleware):
         )
 
     def _begin(self, request: ModelRequest) -> NativeTurn[BaseMessage]:
-        system = [request.system_message] if request.system_message else []
+        own = request.system_message if self._harness.caller else None
         running = getattr(request.runtime, "execution_info", None)
         settings = dict(request.model_settings)
         if request.tool_choice is not None:
             settings["tool_choice"] = request.tool_choice
         return self._harness.begin(
-            [*system, *request.messages],
+            [own, *request.messages] if own else request.messages,
             [convert_to_openai_tool(tool) for tool in request.tools],
             key=getattr(running, "thread_id", None),
             **settings,
@@ -89,13 +90,8 @@ class LeylineMiddleware(AgentMiddleware):
 
 
 def _overridden(request: ModelRequest, turn: NativeTurn[BaseMessage]) -> ModelRequest:
-    messages = turn.messages
-    first = messages[0] if messages and isinstance(messages[0], SystemMessage) else None
-    if request.system_message is None:  # One among the messages stays among them.
-        first = None
     return request.override(
-        system_message=first,
-        messages=messages if first is None else messages[1:],
+        messages=turn.messages,
         tools=[*request.tools, *turn.tools],
         model_settings={**request.model_settings, **turn.extra},
     )

@@ -243,7 +243,7 @@ class Harness(Generic[N]):
         Raises:
             AdapterError: the adapter makes calls itself, and here it cannot.
         """
-        caller, turn = self._caller(), None
+        caller, turn = self.caller, None
         whole: Request = {**request, **({"tools": tools} if tools else {})}
         try:
             whole["messages"] = [self._codec.read(native) for native in natives]
@@ -272,7 +272,13 @@ class Harness(Generic[N]):
                 "the engine is not told of edits"
             )
 
-    def _caller(self) -> CallingAdapter | None:
+    @property
+    def caller(self) -> CallingAdapter | None:
+        """The adapter, where it makes the calls itself.
+
+        Raises:
+            AdapterError: it does, and here it cannot.
+        """
         adapter = self.leyline.adapter
         if not isinstance(adapter, CallingAdapter):
             return None

@@ -40,6 +40,7 @@ _running: ContextVar[NativeTurn[Items] | None] = ContextVar("leyline_agents_turn
 class LeylineHooks(RunHooks):
     """Policies around the model calls of runs; conversations are told apart by history.
 
+    An agent's instructions are no part of it, for they may change with every call.
     A run takes one hooks object: subclass this one, and call what it overrides, for hooks of
     your own. The filter only edits, so there is no recall and no adapter that makes calls.
 
@@ -69,16 +70,11 @@ class LeylineHooks(RunHooks):
         """What the model is sent instead of `data`: the run configuration's filter."""
         self._close()
         sent = data.model_data
-        system = {"role": "system", "content": sent.instructions}
-        natives = [*_grouped(sent.input)]
         tools = [_chat_tool(t) for t in data.agent.tools if hasattr(t, "params_json_schema")]
-        turn = self._harness.begin([(system,), *natives] if sent.instructions else natives, tools)
+        turn = self._harness.begin(list(_grouped(sent.input)), tools)
         _running.set(turn)
         items = [item for group in turn.messages for item in group]
-        instructions = None
-        if sent.instructions and items and items[0].get("role") == "system":
-            instructions = items.pop(0)["content"]
-        return ModelInputData(input=items, instructions=instructions)
+        return ModelInputData(input=items, instructions=sent.instructions)
 
     async def on_llm_start(self, *args: Any, **kwargs: Any) -> None:
         """Heard once, `on_llm_end` will be."""

@@ -33,6 +33,7 @@ try:
         Unit,
         UnitCodec,
         edited_response,
+        instructed,
         joined,
         read_response,
         split,
@@ -46,6 +47,7 @@ __all__ = ["LeylineModel"]
 class LeylineModel(WrapperModel):
     """Policies around a model. Conversations are told apart by their `conversation_id`.
 
+    Instructions are no part of a session, for they may change with every call.
     Streams are edited too; a recall is not offered in them, for its call could not be hidden.
 
     Args:
@@ -124,8 +126,11 @@ class LeylineModel(WrapperModel):
         self, messages: list[ModelMessage], settings: ModelSettings | None, offered: Any
     ) -> NativeTurn[Unit]:
         named = (getattr(message, "conversation_id", None) for message in reversed(messages))
+        units = split(messages)
+        if self._harness.caller:
+            units = [*instructed(messages), *units]
         return self._harness.begin(
-            split(messages),
+            units,
             [_chat_tool(tool) for tool in (*offered.function_tools, *offered.output_tools)],
             key=next(filter(None, named), None),
             **(settings or {}),

@@ -6,7 +6,7 @@ they are taken apart into units, one a chat message, and put together again.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -24,7 +24,7 @@ from pydantic_ai.messages import (
 
 from leyline_agent.message import Message, called, calls, text
 
-__all__ = ["Unit", "UnitCodec", "edited_response", "joined", "read_response", "split"]
+__all__ = ["Unit", "UnitCodec", "edited_response", "instructed", "joined", "read_response", "split"]
 
 _FILES = ("binary", "document-url", "uploaded-file")
 
@@ -43,6 +43,14 @@ def split(messages: Iterable[ModelMessage]) -> list[Unit]:
         parts = message.parts if isinstance(message, ModelRequest) else ()
         units.extend([Unit(message, part) for part in parts] or [Unit(message)])
     return units
+
+
+def instructed(messages: Sequence[ModelMessage]) -> list[Unit]:
+    """The newest instructions as a system prompt, for an engine that is sent nothing else."""
+    requests = [message for message in messages if isinstance(message, ModelRequest)]
+    found = next((one.instructions for one in reversed(requests) if one.instructions), None)
+    part = SystemPromptPart(found or "")
+    return [Unit(ModelRequest([part]), part)] if found else []
 
 
 def joined(units: Iterable[Unit]) -> list[ModelMessage]:
