@@ -68,7 +68,14 @@ class Tally:
     ttft_ms: float | None = None
 
     def add(self, prepared: Prepared, made: Snapshot, receipt: Receipt) -> None:
-        """Count a call that was answered; one that the harness did not see is no turn."""
+        """Count a call that was answered; one that the harness did not see is no turn.
+
+        Of edits ahead of a call only the edits and what they computed count.
+        """
+        self.edits.update(accepted.edit.policy for accepted in prepared.proposal.accepted)
+        if prepared.asked is None:
+            self.prompt += receipt.compute
+            return
         seen = prepared.trajectory
         exchange = made.exchange
         self.turns += exchange is None or len(made.history) > len(prepared.draft.history)
@@ -80,7 +87,6 @@ class Tally:
         self.saved += self.history - self.view
         self.prompt += receipt.prompt
         self.reused += receipt.reused
-        self.edits.update(accepted.edit.policy for accepted in prepared.proposal.accepted)
         self.ttft_ms = self.ttft_ms if receipt.ttft_ms is None else receipt.ttft_ms
 
     def parts(self) -> Iterator[str]:

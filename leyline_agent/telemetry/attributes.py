@@ -86,16 +86,15 @@ def _options(call: Mapping[str, Any]) -> Attributes:
     return found
 
 
-def spent(receipt: Receipt) -> Attributes:
-    """What a turn cost; nothing where the engine counted nothing."""
+def spent(receipt: Receipt, *, is_call: bool) -> Attributes:
+    """What a turn cost; nothing where the engine counted nothing. Edits ahead use no model."""
     found: Attributes = {"leyline.reason": receipt.reason.value}
     if receipt.reason is Reason.NO_RECEIPT and not receipt.prompt:
         return found
     found |= {f"leyline.tokens.{kind}": getattr(receipt, kind) for kind in TOKEN_KINDS}
-    found |= {
-        "gen_ai.usage.input_tokens": receipt.prompt,
-        "gen_ai.usage.cache_read.input_tokens": receipt.reused,
-    }
+    if is_call:
+        found["gen_ai.usage.input_tokens"] = receipt.prompt
+        found["gen_ai.usage.cache_read.input_tokens"] = receipt.reused
     if receipt.completion:
         found["gen_ai.usage.output_tokens"] = receipt.completion
     if receipt.ttft_ms is not None:

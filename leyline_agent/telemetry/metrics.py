@@ -71,19 +71,21 @@ class Metrics:
             self._recalls.add(1, told)
 
     def ended(self, outcome: str, seconds: float, shared: Attributes) -> None:
-        """A turn ended: it was committed, failed or abandoned."""
-        self._turns.add(1, {"leyline.outcome": outcome})
+        """A turn ended: it was committed, failed or abandoned. Edits ahead of one are none."""
         if "gen_ai.operation.name" in shared:
+            self._turns.add(1, {"leyline.outcome": outcome})
             self._seconds.record(seconds, shared)
 
     def spent(self, receipt: Receipt, edits: Iterable[Attributes], shared: Attributes) -> None:
-        """What a turn cost."""
+        """What a turn cost; of edits ahead of one, what they computed and no more."""
+        is_call = "gen_ai.operation.name" in shared
         for kind in TOKEN_KINDS:
-            self._tokens.add(getattr(receipt, kind), {"leyline.token.kind": kind})
+            if is_call or not kind.startswith("reused"):
+                self._tokens.add(getattr(receipt, kind), {"leyline.token.kind": kind})
         for kind, count in (("input", receipt.prompt), ("output", receipt.completion)):
-            if count:
+            if is_call and count:
                 self._usage.record(count, {**shared, "gen_ai.token.type": kind})
-        if receipt.ttft_ms is not None:
+        if is_call and receipt.ttft_ms is not None:
             self._ttft.record(receipt.ttft_ms)
         names = ("leyline.edit.policy", "leyline.edit.mode_used", "leyline.edit.reason_code")
         for edit in edits:

@@ -134,7 +134,8 @@ class Telemetry:
         self._metrics.recalled(recalls)
         span = waiting.span
         if span.is_recording():
-            span.set_attributes(attributes.spent(receipt))
+            is_call = prepared.asked is not None
+            span.set_attributes(attributes.spent(receipt, is_call=is_call))
             for edit in edits:
                 span.add_event("leyline.edit", edit)
             for recall in recalls:

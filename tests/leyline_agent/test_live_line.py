@@ -243,6 +243,20 @@ def test_sessions_of_several_threads_are_counted_once():
     assert (line.tally.turns, len(line.tally.sessions)) == (24, 8)
 
 
+def test_edits_ahead_are_no_turns():
+    line = LiveLine(io.StringIO())
+    policy = "truncate_older_than:n=2,max_chars=40"
+    agent = Harness(*[runs()] * 6, policies=policy, timing="auto", recall=False, observers=[line])
+    agent.turns(6)
+    for thread in threading.enumerate():
+        if thread.name == "leyline-edit-ahead":
+            thread.join()
+    stats = agent.session.stats()
+    assert stats.ahead
+    assert (line.tally.turns, line.tally.prompt) == (stats.turns, stats.prompt)
+    assert line.tally.edits.total() == stats.edits
+
+
 def test_live_watches_only_while_it_is_entered():
     session = Session()
     with live(io.StringIO()) as line:

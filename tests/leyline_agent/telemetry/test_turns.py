@@ -394,8 +394,18 @@ def test_edits_while_a_tool_runs_are_told_below_the_caller(told):
     session = Session(policy, MockAdapter(model()), timing="auto", observers=told_of)
     with told.tracer_provider.get_tracer("mine").start_as_current_span("agent") as mine:
         run(session, 6)
+    for thread in threading.enumerate():
+        if thread.name == "leyline-edit-ahead":
+            thread.join()
     ahead = [span for span in told.turns if span.name == "leyline.edit_ahead"]
     assert ahead
+    assert not any("gen_ai.usage.input_tokens" in span.attributes for span in ahead)
+    stats, metrics = session.stats(), told.metrics
+    assert stats.ahead == len(ahead)
+    assert metrics["leyline.turns", frozenset({("leyline.outcome", "committed")})] == stats.turns
+    for kind in ("reused_exact", "reused_spliced", "recomputed", "prefilled"):
+        counted = metrics["leyline.tokens", frozenset({("leyline.token.kind", kind)})]
+        assert counted == getattr(stats, kind)
     assert {span.parent and span.parent.span_id for span in ahead} == {mine.context.span_id}
 
 
