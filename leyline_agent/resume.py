@@ -117,7 +117,7 @@ class _Rebuilding:
         self._versions[version] = made
         receipt = Receipt.model_validate(event["receipt"])
         self.state.receipts.append(receipt)
-        if event["edits"] and not event["messages"] and not event["reply"]:
+        if event["edits"] and not (event["messages"] or event["reply"] or exchange):
             self.state.ahead.add(version)
         moments = [Moment.model_validate(told) for told in event.get("moments", ())]
         self.state.ledger.committed(moments, receipt, event["time"])

@@ -179,6 +179,18 @@ def test_a_resumed_session_answers_what_was_cut_before(tmp_path, kept):
     assert agent.requests[-1]["tools"][-1]["function"]["name"] == "leyline_recall"
 
 
+def test_a_resumed_session_counts_the_same_turns(tmp_path):
+    """A call asked again, with an edit, that is answered by a recall: no edit ahead."""
+    agent = Harness(*[runs()] * 3, recalls("r0"), "done", journal=tmp_path / "j", policies=None)
+    agent.turns(3)
+    agent.session.edit(Edit(3, 4, ({**agent.messages[3], "content": "old"},)))
+    agent.messages = agent.messages[:-2]
+    agent.turn()
+    resumed = Session.resume(tmp_path / "j", None, agent.adapter, recall=True)
+    assert resumed.stats().turns == agent.session.stats().turns == 4
+    assert resumed.stats().hidden == 1
+
+
 def test_a_session_that_began_without_recall_goes_on_without(tmp_path):
     agent = Harness(*SCRIPT[:2], "done", journal=tmp_path / "j", recall=False)
     agent.turns(2)

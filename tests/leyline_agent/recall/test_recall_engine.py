@@ -5,6 +5,7 @@ import json
 import pytest
 from recalling import TOOLS, Harness, output
 
+from leyline_adapters.bundled.http import HttpAdapter
 from leyline_adapters.bundled.in_process import BundledAdapter
 from leyline_agent import Mode, Reason, policy
 from leyline_agent.recall.stubs import Ids
@@ -31,13 +32,23 @@ class Scripted:
 
 
 @pytest.fixture
-def engine(tiny_service, monkeypatch):
+def scripted(tiny_service, monkeypatch):
+    """Lets the model say what it is told."""
+
+    def script(*texts):
+        left = iter(texts)
+        sampler = lambda request: Scripted(next(left), tiny_service.chat)  # noqa: E731
+        monkeypatch.setattr(generate, "_sampler", sampler)
+
+    return script
+
+
+@pytest.fixture
+def engine(tiny_service, scripted):
     """An adapter whose model says what it is told."""
 
-    def make(*script):
-        texts = iter(script)
-        scripted = lambda request: Scripted(next(texts), tiny_service.chat)  # noqa: E731
-        monkeypatch.setattr(generate, "_sampler", scripted)
+    def make(*texts):
+        scripted(*texts)
         return BundledAdapter(tiny_service)
 
     return make
@@ -64,6 +75,17 @@ def test_the_next_call_goes_on_where_the_recall_ended(engine):
     assert shown.edits == last.edits == ()
     assert output(0) in [m["content"] for m in agent.session.view]
     assert agent.session.history == [*agent.messages[:-1], agent.messages[-1]]
+
+
+def test_over_http(live_url, scripted):
+    scripted(RUN, RUN, RECALL, "Done.")
+    with HttpAdapter(live_url) as adapter:
+        agent = Harness(policies=oldest, adapter=adapter)
+        agent.turns(3)
+    asked, shown = agent.session.receipts[-2:]
+    assert shown.reason is Reason.ASKED
+    assert shown.reused == asked.prompt + asked.completion
+    assert agent.session.stats().recalls == 1
 
 
 def test_a_recall_beside_other_calls_keeps_its_tokens(engine):
