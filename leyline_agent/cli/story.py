@@ -65,7 +65,7 @@ class RecallTold(BaseModel):
 
 
 class TurnTold(BaseModel):
-    """One call of the model, or edits ahead of one.
+    """One call of the model, or edits ahead of one; hidden where the harness saw nothing of it.
 
     `tokens_unedited` is an estimate of the prompt without any edit. `others` are changes that the
     engine told of and that are no edit in particular.
@@ -73,7 +73,7 @@ class TurnTold(BaseModel):
 
     version: int
     base: int
-    outcome: Literal["committed", "ahead", "failed", "unanswered"]
+    outcome: Literal["committed", "hidden", "ahead", "failed", "unanswered"]
     error: str = ""
     seconds: float | None = None
     messages: int = 0
@@ -94,7 +94,7 @@ class TurnTold(BaseModel):
 
 
 class Sums(BaseModel):
-    """Sums over all turns."""
+    """Sums over all turns; of edits ahead of a call, what they computed and no more."""
 
     turns: int
     failed: int
@@ -167,13 +167,12 @@ def _turns(events: Sequence[Event], name: str) -> Iterator[TurnTold]:
 
 def _answered(event: Event, state: State, seconds: float) -> TurnTold:
     made, receipt = state.newest, state.receipts[-1]
-    is_ahead = event["reply"] is None and not event["messages"] and event["edits"]
     told = told_of_each([edit["policy"] for edit in event["edits"]], receipt.edits)
     exchange = event.get("exchange") or {}
     return TurnTold(
         version=event["version"],
         base=event["base"],
-        outcome="ahead" if is_ahead else "committed",
+        outcome=_outcome(event, state),
         seconds=seconds,
         messages=len(made.history) - bool(event["reply"]),
         tokens_unedited=_unedited(made, receipt, bool(event["reply"])),
@@ -184,6 +183,12 @@ def _answered(event: Event, state: State, seconds: float) -> TurnTold:
         recalls=[RecallTold(**one) for one in exchange.get("recalled", ())],
         skipped=event["skipped"],
     )
+
+
+def _outcome(event: Event, state: State) -> Literal["committed", "hidden", "ahead"]:
+    if event["version"] in state.ahead:
+        return "ahead"
+    return "hidden" if event.get("exchange") and event["reply"] is None else "committed"
 
 
 _FIGURES = ("prompt", "reused_exact", "reused_spliced", "recomputed", "prefilled", "completion")
@@ -236,15 +241,17 @@ def _done(told: EditReceipt | None) -> dict[str, Any]:
 
 
 def _totals(turns: Sequence[TurnTold]) -> Sums:
-    answered = [turn for turn in turns if turn.outcome == "committed"]
+    computed = sum(turn.recomputed + turn.prefilled for turn in turns)
+    calls = [turn for turn in turns if turn.outcome in ("committed", "hidden")]
+    reused = sum(turn.reused_exact + turn.reused_spliced for turn in calls)
     return Sums(
-        turns=len(answered),
+        turns=sum(turn.outcome == "committed" for turn in turns),
         failed=sum(turn.outcome == "failed" for turn in turns),
         edits=sum(len(turn.edits) for turn in turns),
         skipped=sum(len(turn.skipped) for turn in turns),
         held=sum(len(m.edits) for turn in turns for m in turn.moments if m.held),
         recalls=sum(one.found for turn in turns for one in turn.recalls),
-        prompt=sum(turn.prompt for turn in answered),
-        reused=sum(turn.reused_exact + turn.reused_spliced for turn in answered),
-        computed=sum(turn.recomputed + turn.prefilled for turn in answered),
+        prompt=reused + computed,
+        reused=reused,
+        computed=computed,
     )

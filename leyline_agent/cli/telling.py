@@ -21,7 +21,7 @@ def tell(found: Story, why: bool) -> None:
     policies = " + ".join(session.policies) or "no policies"
     _print(console, f"{session.id} (journal; {policies}; through {session.adapter}{floor})")
     for turn in found.turns:
-        style = "" if turn.outcome in ("committed", "ahead") else "red"
+        style = "" if turn.outcome in ("committed", "hidden", "ahead") else "red"
         _print(console, _headline(turn), style)
         for line in _lines(turn, why):
             _print(console, f"  {line}")
@@ -50,6 +50,8 @@ def _headline(turn: TurnTold) -> str:
     reason = f" ({turn.reason.value})" if turn.reason and turn.reason.value != "asked" else ""
     if not turn.prompt:
         return f"{came}: {what}, not counted by the engine{reason}"
+    if turn.outcome == "hidden":
+        what += ", the reply a recall that the harness does not see"
     instead = f" instead of about {turn.tokens_unedited:,}" if _is_shorter(turn) else ""
     parts = [
         f"{count:,} {name}"

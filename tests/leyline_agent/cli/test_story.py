@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from pydantic import BaseModel
+from recalling import Harness, recalls, runs
 
 from leyline_agent import Edit, LeylineWarning, Policy, Session, TrajectoryError, cli
 from leyline_agent.cli.story import Story, story
@@ -93,8 +94,8 @@ def test_the_figures_are_the_receipts(path, session):
             receipt = receipts[turn.version]
             for name in ("prompt", "reused_exact", "reused_spliced", "recomputed", "prefilled"):
                 assert getattr(turn, name) == getattr(receipt, name)
-    assert found.totals.prompt == sum(r.prompt for v, r in receipts.items() if v != 5)
-    assert found.totals.prompt == found.totals.reused + found.totals.computed
+    assert found.totals.prompt == session.stats().prompt
+    assert found.totals.computed == session.stats().compute
     assert (found.totals.turns, found.totals.failed, found.totals.edits) == (4, 1, 2)
 
 
@@ -148,6 +149,20 @@ def test_held_edits_are_told(path, capsys):
     assert sum(len(moment.edits) for moment in held) == session.stats().held
     _, out = printed(capsys, path)
     assert str(held[0]) in out
+
+
+def test_recalls_are_told(path, capsys):
+    agent = Harness(runs(), runs(), recalls(0), runs(), recalls("gone"), "done", journal=path)
+    agent.turns(4)
+    found, stats = story(path), agent.session.stats()
+    hidden = [turn for turn in found.turns if turn.outcome == "hidden"]
+    assert len(hidden) == stats.hidden == 2
+    assert (found.totals.turns, found.totals.recalls) == (stats.turns, stats.recalls) == (4, 1)
+    assert found.totals.prompt == stats.prompt
+    _, out = printed(capsys, path)
+    assert "the reply a recall that the harness does not see" in out
+    assert f"  recalled {hidden[0].recalls[0].id}, cut by keep_last" in out
+    assert "  asked to recall gone, which is not there" in out
 
 
 def test_json_is_the_story(path, session, capsys):
