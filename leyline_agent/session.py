@@ -239,7 +239,7 @@ class Session(Turning):
                 self._pins.add((index, history[index].digest))
 
     def _check_version(self, expected: int | None) -> None:
-        if expected is not None and expected != self.version:
+        if expected is not None and expected not in self._state.current:
             raise StaleSession(
                 f"session {self.id!r} is at version {self.version}, not {expected}; read its view "
                 "again before you edit it"

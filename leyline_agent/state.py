@@ -81,6 +81,15 @@ class State:
         """The version committed last; the beginning when there is none."""
         return self.heads[0] if self.heads else self.beginning
 
+    @property
+    def current(self) -> set[int]:
+        """The newest version, and where edits ahead made it, those it came from: all it follows."""
+        versions = {self.newest.version}
+        for receipt in reversed(self.receipts):
+            if receipt.version in versions and receipt.version in self.ahead:
+                versions.add(receipt.base_version)
+        return versions
+
     def reserve(self, base: int, digest: str) -> int:
         """The version number of a call: the next one, or that of the call it repeats."""
         again = self.unanswered.pop((base, digest), None)

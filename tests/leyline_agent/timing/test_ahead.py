@@ -11,7 +11,7 @@ import leyline_agent as leyline
 from leyline_adapters.bundled.body import as_body
 from leyline_adapters.bundled.http import HttpAdapter
 from leyline_adapters.bundled.in_process import BundledAdapter
-from leyline_agent import Edit, Mode, Session, Trajectory
+from leyline_agent import Edit, Mode, Session, StaleSession, Trajectory
 from leyline_agent.serving.chat import ChatService
 from leyline_agent.serving.engine import Engine, EngineConfig
 from leyline_agent.serving.models.load import LoadedModel
@@ -64,6 +64,19 @@ def test_the_call_behind_an_edit_ahead_computes_what_is_new(
     assert call.compute == call.appended < edited.compute
     assert call.removed == 0
     assert made.compute > 0
+
+
+def test_edits_ahead_make_no_version_stale(tiny_model: LoadedModel) -> None:
+    session = play(tiny_model, Mode.REPAIR, "auto")
+    *_, call, made = session.receipts
+    assert made.base_version == call.version < session.version == made.version
+    messages = [*session.history, {"role": "tool", "tool_call_id": "c3", "content": OUTPUT}]
+    session.begin(messages, expected_version=call.version).fail()
+    session.begin(messages, expected_version=made.version).fail()
+    with pytest.raises(
+        StaleSession, match=f"is at version {made.version}, not {call.base_version}"
+    ):
+        session.begin(messages, expected_version=call.base_version)
 
 
 @pytest.mark.parametrize("where", ["here", "http"])
