@@ -77,7 +77,7 @@ def test_the_agent_s_file_says_what_its_messages_were_edited_by(tmp_path):
         agent.run("count")
         saved = agent.save(tmp_path / "run.traj.json")
     told = saved["info"]["config"]["leyline"]
-    assert told["policies"] == POLICY
+    assert (told["policies"], told["adapter"]) == (POLICY, "openai")
     assert told["sessions"] == [model.leyline.sessions[0].id]
     assert saved["info"]["config"]["model"]["model_name"] == "openai/scripted"
 
@@ -144,6 +144,8 @@ def test_a_configuration_without_policies_is_told(monkeypatch):
     monkeypatch.delenv("LEYLINE_POLICIES", raising=False)
     with pytest.raises(leyline.LeylineError, match=r"model\.leyline\.policies"):
         LeylineModel(model_name="openai/scripted")
+    made = LeylineModel(policies=POLICY, model_name="openai/scripted")
+    assert str(made.leyline.policy) == POLICY
 
 
 def test_a_refused_reply_is_on_record_and_the_run_goes_on():

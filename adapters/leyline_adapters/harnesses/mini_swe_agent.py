@@ -75,7 +75,9 @@ class LeylineModel:
         **config: Any,
     ) -> None:
         if model is None:
-            named = configured(leyline, "model.leyline")
+            given = {"policies": policies, "adapter": adapter, "journal": journal}
+            given = {key: value for key, value in given.items() if value is not None}
+            named = configured({**given, **(leyline or {})}, "model.leyline")
             inner = named.pop("model_class", os.environ.get("LEYLINE_MODEL_CLASS") or "")
             policies, adapter, journal = (named.pop(key) for key in _NAMED)
             model = get_model(config={**config, "model_class": inner})
@@ -116,9 +118,10 @@ class LeylineModel:
     def serialize(self) -> dict[str, Any]:
         """The inner model's part of a trajectory file, with what its messages were edited by."""
         known = self.leyline
+        adapter = known.given_adapter or "openai"
         told = {
             "policies": str(known.policy),
-            "adapter": known.adapter.name,
+            "adapter": adapter if isinstance(adapter, str) else adapter.name,
             "sessions": [session.id for session in known.sessions],
             "bypassed": list(known.bypassed),
         }
