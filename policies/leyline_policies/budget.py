@@ -35,9 +35,10 @@ class Budget(Wrapper):
     Tokens are estimated from characters, calibrated by the engine's last count. Redactions, and
     edits that do not shorten the view, do not wait for the trigger.
 
-    With trigger=16000, target=8000, clear_at_least=2000 on 8 recorded mini-swe-agent runs, in
-    thousand tokens: prompts 12,089 to 8,093; computed 371 with a prefix cache only, 195 with
-    REPAIR, 177 with AMORTIZE (append-only 172). `keep_last:n=10` alone: 7,416; 2,458, 316 and 176.
+    Source: ours, over whichever policy says what may go. With trigger=16000, target=8000,
+    clear_at_least=2000 on 8 recorded mini-swe-agent runs, in thousand tokens: prompts 12,089 to
+    8,093; computed 371 with a prefix cache only, 195 with REPAIR, 177 with AMORTIZE (append-only
+    172). `keep_last:n=10` alone: 7,416; 2,458, 316 and 176.
 
     Attributes:
         trigger: tokens of the view from which on edits are made.

@@ -24,10 +24,10 @@ class DropFailedCalls(Policy):
     stays too, so that the line says what not to try again. What counts as a failure, and what says
     so, is `leyline_agent.signals.failures`.
 
-    Simulated prefill of 183 recorded mini-swe-agent runs, in million tokens (append-only 5.54):
-    stubbed 20 results later 11.31 with a prefix cache only and 5.55 with an ideal splice; stubbed
-    on the next turn 5.56 and 5.56, because the suffix is still short. So edit at once on a prefix
-    cache, late and in batches (`after`, `polling`) where the engine splices.
+    Source: ours. Simulated prefill of 183 recorded mini-swe-agent runs, in million tokens
+    (append-only 5.54): stubbed 20 results later 11.31 with a prefix cache only and 5.55 with an
+    ideal splice; stubbed on the next turn 5.56 and 5.56, because the suffix is still short. So edit
+    at once on a prefix cache, late and in batches (`after`, `polling`) where the engine splices.
 
     Attributes:
         after: how many results must follow the failed one.

@@ -14,8 +14,8 @@ __all__ = ["KeepAll"]
 class KeepAll(Policy):
     """Edit nothing: the append-only arm every other policy is measured against.
 
-    An append-only run prefills each token once: 5.54 million tokens over 183 recorded
-    mini-swe-agent runs (simulated).
+    Source: the control of every comparison. An append-only run prefills each token once: 5.54
+    million tokens over 183 recorded mini-swe-agent runs (simulated).
     """
 
     def edits(self, trajectory: Trajectory) -> Iterable[Edit]:

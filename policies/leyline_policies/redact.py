@@ -47,8 +47,8 @@ class Redact(Correction):
 
     Source: OWASP's list for LLM applications (LLM02:2025, sensitive information disclosure); the
     forms are those that GitHub's and GitLab's secret scanning publish. It knows no others: name
-    yours. The recorded runs hold no secret that it knows, so it is measured with one put in: a
-    token printed by the 10th call of each.
+    yours. With a pattern for e-mail addresses on 8 recorded mini-swe-agent runs 1 edit, which costs
+    nothing, as it is made before the text is sent: prompts 12,089, computed 172 thousand tokens.
 
     Attributes:
         placeholder: what is put there.

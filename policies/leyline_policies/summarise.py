@@ -53,7 +53,11 @@ class Summarise(Policy):
 
     Source: OpenHands' LLMSummarizingCondenser and LangChain's SummarizationMiddleware, whose agents
     wait for the model. On SWE-bench Verified summaries did no better than a mask (arXiv 2508.21433:
-    53.8 and 54.8 % with Qwen3-Coder-480B, 53.4 % with neither).
+    53.8 and 54.8 % with Qwen3-Coder-480B, 53.4 % with neither). With trigger=16000,
+    clear_at_least=8000, max_tokens=1000 on 8 recorded mini-swe-agent runs, extracts of a summary's
+    length standing in for a model's, in thousand tokens: prompts 12,089 to 6,608; computed 320 with
+    a prefix cache only, 206 with REPAIR, 200 with AMORTIZE (append-only 172). The model that
+    summarises reads 215 and writes 29 besides, in 23 questions.
 
     Attributes:
         model: which model, as litellm names it; may be left out where `fulfil` is passed.

@@ -35,9 +35,11 @@ class When(Wrapper):
 
     What was edited stays edited when the condition ceases to hold. With `tokens` the condition may
     hold again every turn: let the policy batch (`polling`, `clear_at_least`), or take `budget`.
-    Around `keep_last:n=10,polling=10` with tokens>=16000, on 8 recorded mini-swe-agent runs, in
-    thousand tokens: prompts 12,089 to 8,391 (without the condition 7,985); computed 439 with a
-    prefix cache only, 193 with REPAIR, 176 with AMORTIZE (494, 199 and 176; append-only 172).
+
+    Source: ours. Around `keep_last:n=10,polling=10` with tokens>=16000, on 8 recorded
+    mini-swe-agent runs, in thousand tokens: prompts 12,089 to 8,391 (without the condition 7,985);
+    computed 439 with a prefix cache only, 193 with REPAIR, 176 with AMORTIZE (494, 199 and 176;
+    append-only 172).
 
     Attributes:
         condition: "tokens>=50000": `tokens` (an estimate), `messages`, `results` or `turns`,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,10 @@ from leyline_policies.keep_all import KeepAll
 from leyline_policies.keep_last import KeepLast
 from leyline_policies.pinned import Pinned
 from leyline_policies.pivot_trim import PivotTrim
+from leyline_policies.redact import Redact
 from leyline_policies.stale_file import StaleFile
 from leyline_policies.stale_reads import StaleReads
+from leyline_policies.summarise import Summarise
 from leyline_policies.superseded import Superseded
 from leyline_policies.truncate_older_than import TruncateOlderThan
 from leyline_policies.when import When
@@ -46,7 +49,15 @@ BUILT_IN = {
     "budget": Budget,
     "erratum": Erratum,
     "pivot_trim": PivotTrim,
+    "redact": Redact,
+    "summarise": Summarise,
 }
+
+
+def own_policies() -> set[str]:
+    """The names of the policies that come with Leyline."""
+    return {n for n, point in available().items() if point.value.startswith("leyline_policies.")}
+
 
 COMMANDS = [
     "cat a.py",
@@ -274,6 +285,9 @@ RECORDED = [
     "tau2_claude_sonnet_4_5_airline_default_gpt4_1",
 ]
 SPECS = [
+    "truncate_older_than",
+    "keep_last:n=5,polling=3",
+    "stale_reads",
     "stale_file",
     "superseded",
     "dedupe:near=true,min_chars=60",
@@ -284,6 +298,7 @@ SPECS = [
     "pinned:errors=true,policy=(keep_last:n=3)",
     "when:condition=tokens>=3000,policy=(keep_last:n=3,polling=3)",
     "erratum:fields=Current working directory|Open file",
+    r"redact:patterns=(https?://[\w./-]+)",
 ]
 
 
@@ -357,8 +372,13 @@ def test_every_built_in_policy_is_found_by_its_name() -> None:
         assert parse(name).name == name
 
 
-def test_every_built_in_policy_tells_its_rule() -> None:
-    assert all((kind.__doc__ or "").strip() for kind in BUILT_IN.values())
+@pytest.mark.parametrize("name", sorted(own_policies()))
+def test_every_built_in_policy_tells_its_rule_its_source_and_its_effect(name: str) -> None:
+    told = " ".join((available()[name].load().__doc__ or "").split())
+    rule, _, rest = told.partition("Source: ")
+    assert len(rule) > 20
+    assert re.search(r"recorded .*runs", rest)
+    assert re.search(r"\b(?:million|thousand)\b", rest)
 
 
 def test_a_pipeline_of_everything_parses() -> None:
