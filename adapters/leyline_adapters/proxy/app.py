@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import Mapping
@@ -81,8 +82,8 @@ class Proxy:
             logger.warning("%s %s: %s", call.method, call.path, error)
             body = problem(_api(call.path), error.status, error.kind, str(error))
             await respond(send, error.status, JSON, body)
-        except (HungUp, Cut):
-            pass  # Nobody is there; or the connection is closed without an end, as it broke.
+        except (HungUp, Cut, asyncio.CancelledError):
+            pass  # Nobody is there, or is to see an end: it broke upstream, or the proxy stops.
         finally:
             self._in_flight -= 1
 
