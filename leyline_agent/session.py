@@ -182,7 +182,7 @@ class Session(Turning):
         """Run the policies now, while a tool runs, so that the next turn finds the edits done.
 
         Returns:
-            The receipt; None when the policies have nothing to edit.
+            The receipt; None when the policies have nothing to edit, or a call came in between.
 
         Raises:
             AdapterError: the adapter cannot edit ahead.
@@ -208,6 +208,9 @@ class Session(Turning):
             self._fail(prepared, error)
             raise
         with self._lock:
+            if self._state.newest.version != prepared.commit.base_version:
+                self._fail(prepared, "overtaken")  # A call did not wait, and has made them itself.
+                return None
             return self._commit(prepared, None, found)[1]
 
     def edit(self, edit: Edit) -> None:

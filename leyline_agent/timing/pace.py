@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import logging
+import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
 __all__ = ["Busy", "Pace"]
 
 logger = logging.getLogger("leyline.session")
+
+LOOP_PATIENCE = 0.2
+"""Seconds for which a call may hold up an event loop that waits for edits ahead."""
 
 Tools = Sequence[Mapping[str, Any]]
 
@@ -133,9 +137,15 @@ class Pace:
             return at_once(found, why, asked is None)
 
     def join(self) -> None:
-        """Wait for the edits ahead that are being made."""
-        while self._running:
-            self._running.pop().join()
+        """Wait for the edits ahead that are being made; on an event loop not for long.
+
+        Whoever does not wait goes on from the version before, and makes the edits itself.
+        """
+        patience = LOOP_PATIENCE if _on_event_loop() else None
+        for thread in self._running[:]:
+            thread.join(patience)
+            if not thread.is_alive():
+                self._running.remove(thread)
 
     def begun(self, prepared: Prepared) -> None:
         """Nothing to do."""
@@ -168,3 +178,12 @@ class Pace:
     @property
     def _can_edit_ahead(self) -> bool:
         return isinstance(self._adapter, CallingAdapter) and self._adapter.capabilities.edit_ahead
+
+
+def _on_event_loop() -> bool:
+    """Whether this thread runs an event loop, which others share."""
+    asyncio = sys.modules.get("asyncio")  # Not imported, no loop runs.
+    try:
+        return asyncio is not None and asyncio.get_running_loop() is not None
+    except RuntimeError:
+        return False
