@@ -9,9 +9,10 @@ from typing import Any
 from leyline_agent.message import Message
 from leyline_agent.readers.fields import mapping
 
-__all__ = ["has_blocks", "split"]
+__all__ = ["has_blocks", "split", "traced"]
 
 _BLOCKS = frozenset({"tool_use", "tool_result", "thinking", "redacted_thinking", "image"})
+_KNOWN = _BLOCKS | {"text"}
 
 
 def has_blocks(message: Any) -> bool:
@@ -21,33 +22,50 @@ def has_blocks(message: Any) -> bool:
 
 
 def split(message: dict[str, Any], where: str) -> Iterator[Message]:
-    """The OpenAI-chat messages one message stands for; itself when it has no Anthropic block.
+    """The OpenAI-chat messages one message stands for."""
+    return (chat for chat, _ in traced(message, where))
 
-    A user turn's results come first, one message each, then what else the user said. Thinking
-    becomes `reasoning_content`, which identity and rendering ignore. Unknown blocks stay as parts.
+
+def traced(message: dict[str, Any], where: str) -> Iterator[tuple[Message, tuple[int, ...]]]:
+    """The OpenAI-chat messages one message stands for, each with the indices of its blocks.
+
+    Itself when it has no Anthropic block. A user turn's results come first, one message each, then
+    what else the user said. Thinking becomes `reasoning_content`, which identity and rendering
+    ignore. Unknown blocks stay as parts.
     """
     if not has_blocks(message):
-        yield message
+        content = message.get("content")
+        length = len(content) if isinstance(content, list) else int(content is not None)
+        yield message, tuple(range(length))
         return
-    blocks = [
-        {"type": "text", "text": block}
-        if isinstance(block, str)
-        else mapping(block, f"{where}.content[{index}]")
-        for index, block in enumerate(message["content"])
-    ]
-    yield from (_result(block) for block in blocks if _kind(block) == "tool_result")
-    rest = [_part(block) for block in blocks if _kind(block) in ("text", "image", "unknown")]
-    calls = [_call(block) for block in blocks if _kind(block) == "tool_use"]
+    rest: list[Any] = []
+    calls: list[dict[str, Any]] = []
+    thoughts: list[str] = []
+    others: list[int] = []
+    for index, block in enumerate(message["content"]):
+        if isinstance(block, str):
+            block = {"type": "text", "text": block}
+        kind = _kind(mapping(block, f"{where}.content[{index}]"))
+        if kind == "tool_result":
+            yield _result(block), (index,)
+            continue
+        others.append(index)
+        if kind == "tool_use":
+            calls.append(_call(block))
+        elif kind == "thinking":
+            thoughts.append(str(block.get("thinking") or ""))
+        elif kind != "redacted_thinking":
+            rest.append(_part(block))
     if rest or calls or message.get("role") == "assistant":
         plain = {k: v for k, v in message.items() if k not in ("content", "tool_calls")}
-        thoughts = [str(b.get("thinking") or "") for b in blocks if _kind(b) == "thinking"]
         extra = {"reasoning_content": "\n".join(thoughts)} if any(thoughts) else {}
-        yield {**plain, **extra, "content": rest or None, "tool_calls": calls}
+        yield {**plain, **extra, "content": rest or None, "tool_calls": calls}, tuple(others)
 
 
 def _kind(block: Any) -> str:
-    kind = block.get("type") if isinstance(block, Mapping) else None
-    return kind if isinstance(kind, str) and kind in _BLOCKS | {"text"} else "unknown"
+    mapped = type(block) is dict or isinstance(block, Mapping)
+    kind = block.get("type") if mapped else None
+    return kind if isinstance(kind, str) and kind in _KNOWN else "unknown"
 
 
 def _call(block: Mapping[str, Any]) -> dict[str, Any]:

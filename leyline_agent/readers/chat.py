@@ -8,7 +8,7 @@ ones: string content where it is all text, arguments as JSON text, every call wi
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from leyline_agent.errors import TrajectoryError
@@ -24,6 +24,7 @@ __all__ = [
     "normalise",
     "tool_call",
     "tool_result",
+    "traced",
     "usages",
 ]
 
@@ -119,12 +120,18 @@ def normalise(raw: Any, where: str = "messages") -> list[Message]:
     Raises:
         TrajectoryError: something in the list is not a message, with its place.
     """
+    return [message for message, _, _ in traced(raw, where)]
+
+
+def traced(raw: Any, where: str = "messages") -> Iterator[tuple[Message, int, tuple[int, ...]]]:
+    """`normalise`, each message with the index of what it was made of, and of its blocks there."""
     chat = Chat()
     for index, item in enumerate(items(raw, where)):
         place = f"{where}[{index}]"
-        for message in anthropic_blocks.split(mapping(item, place), place):
-            chat.add(_plain(message, chat, place))
-    return chat.messages
+        for message, blocks in anthropic_blocks.traced(mapping(item, place), place):
+            plain = _plain(message, chat, place)
+            chat.add(plain)
+            yield plain, index, blocks
 
 
 def _plain(message: Mapping[str, Any], chat: Chat, where: str) -> Message:

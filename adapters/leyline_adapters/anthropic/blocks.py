@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from leyline_agent.message import Message, called, calls
+from leyline_agent.readers.fields import mapping
 from leyline_agent.response import as_dict
 
 __all__ = ["Placed", "blocks_of", "content_of", "edited", "is_thinking", "kind", "made", "readable"]
@@ -15,13 +16,20 @@ Placed = tuple[int | None, Any]
 """A block and its index among the blocks of the caller's message; None for one that is new."""
 
 
-def readable(message: Mapping[str, Any]) -> Message:
-    """A message with its blocks as dictionaries; harnesses send the client's own objects back."""
-    content = message.get("content")
-    if content is None or isinstance(content, str):
-        return dict(message)
+def readable(message: Any, where: str) -> Message:
+    """A message with its blocks as dictionaries; harnesses send the client's own objects back.
+
+    Raises:
+        TrajectoryError: it is no message.
+    """
+    plain = mapping(message, where)
+    content = plain.get("content")
+    if not isinstance(content, list | tuple):
+        return plain
+    if all(type(block) is dict for block in content):
+        return plain
     blocks = [block if isinstance(block, str) else as_dict(block) or block for block in content]
-    return {**message, "content": blocks}
+    return {**plain, "content": blocks}
 
 
 def blocks_of(content: Any) -> list[Any]:
@@ -30,7 +38,7 @@ def blocks_of(content: Any) -> list[Any]:
         return []
     if isinstance(content, str):
         return [{"type": "text", "text": content}]
-    return list(content)
+    return list(content) if isinstance(content, list | tuple) else []
 
 
 def content_of(blocks: Sequence[Any]) -> Any:

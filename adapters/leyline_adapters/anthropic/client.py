@@ -71,14 +71,14 @@ class _Anthropic:
         if request is None:
             return None
         rest = {key: value for key, value in request.items() if key not in _OURS}
+        given = {key: _listed(request[key]) for key in _OURS if key in request}
         try:
-            conversation = to_chat(request)
+            conversation = to_chat(given)
         except LeylineError as error:
-            return Taken({**rest, "messages": _unreadable(error)}, lambda _: request)
+            return Taken({**rest, "messages": _Unreadable(error)}, lambda _: request)
 
         def arguments(sent: Request) -> Request:
-            body = conversation.restored(sent["messages"], sent.get("tools"))
-            own = {key: body[key] for key in _OURS if key in body}
+            own = conversation.restored(sent["messages"], sent.get("tools"))
             return {**{k: v for k, v in sent.items() if k not in _OURS}, **own}
 
         chat = {**rest, "messages": conversation.messages}
@@ -177,10 +177,19 @@ class _Parsed(_Anthropic):
         )
 
 
-def _unreadable(error: LeylineError) -> Iterator[Message]:
-    """Messages that raise why they are none, to whoever wants to edit them."""
-    raise error
-    yield {}
+def _listed(given: Any) -> Any:
+    """The client takes any iterable."""
+    return given if given is None or isinstance(given, str) else list(given)
+
+
+class _Unreadable:
+    """Messages that raise why they are none, to whoever wants to read them."""
+
+    def __init__(self, error: LeylineError) -> None:
+        self._error = error
+
+    def __iter__(self) -> Iterator[Message]:
+        raise self._error
 
 
 # messages.stream gives a manager, whose stream begins when it is entered

@@ -29,10 +29,9 @@ from leyline_adapters.anthropic.blocks import (
 )
 from leyline_adapters.anthropic.breakpoints import Part, carry
 from leyline_agent.message import Message, calls
-from leyline_agent.readers.anthropic_blocks import split
 from leyline_agent.readers.anthropic_messages import openai_tools
-from leyline_agent.readers.chat import normalise
-from leyline_agent.readers.fields import mappings
+from leyline_agent.readers.chat import traced
+from leyline_agent.readers.fields import items, mappings
 
 __all__ = ["Conversation", "to_chat"]
 
@@ -69,31 +68,23 @@ class Conversation:
         self._body = body
         self._system = bool(body.get("system"))
         first = [{"role": "system", "content": body["system"]}] if self._system else []
-        self._given: list[Any] = [*first, *body["messages"]]
-        self._plain = [readable(message) for message in self._given]
+        self._given: list[Any] = [*first, *items(body.get("messages"), "messages")]
+        self._plain = [readable(message, f"messages[{i}]") for i, message in enumerate(self._given)]
         self._blocks = [blocks_of(message.get("content")) for message in self._given]
-        self.messages: list[Message] = normalise(self._plain)
+        self._sources = [
+            _Source(index, message, place, blocks)
+            for index, (message, place, blocks) in enumerate(traced(self._plain))
+        ]
+        self.messages: list[Message] = [source.message for source in self._sources]
         tools = body.get("tools")
-        self._tools = None if tools is None else list(tools)
+        self._tools = None if tools is None else items(tools, "tools")
         self.tools = None if self._tools is None else _specifications(self._tools)
-        self._sources = list(self._traced())
         self._by_id = {id(source.message): source for source in self._sources}
         self._by_call = {
             (source.message["role"], call): source
             for source in reversed(self._sources)
             for call in _ids(source.message)
         }
-
-    def _traced(self) -> Iterator[_Source]:
-        chat = enumerate(self.messages)
-        for place, message in enumerate(self._plain):
-            kinds = [kind(block) for block in blocks_of(message.get("content"))]
-            results = [i for i, kind in enumerate(kinds) if kind == "tool_result"]
-            rest = tuple(i for i, kind in enumerate(kinds) if kind != "tool_result")
-            for _ in split(message, f"messages[{place}]"):
-                index, made_of_it = next(chat)
-                own = (results.pop(0),) if results else rest
-                yield _Source(index, made_of_it, place, own)
 
     def restored(
         self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None = None

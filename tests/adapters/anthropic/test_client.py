@@ -224,6 +224,19 @@ def test_messages_that_cannot_be_read_go_out_as_they_are(client, scripted):
     assert "TrajectoryError" in handle.bypassed[0]
 
 
+def test_messages_that_cannot_be_read_are_not_an_engines(client):
+    adapter = engine("One.")
+    with (
+        leyline.instrument_anthropic(adapter=adapter),
+        pytest.warns(leyline.LeylineWarning),
+        pytest.raises(leyline.TrajectoryError, match="robot"),
+    ):
+        client.messages.create(
+            model="m", max_tokens=9, messages=[{"role": "robot", "content": "?"}]
+        )
+    assert adapter.model.requests == []
+
+
 # An engine that makes the call itself
 
 

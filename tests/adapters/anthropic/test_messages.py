@@ -239,6 +239,38 @@ def test_edits_committed_in_earlier_turns(body, stub_results, refusal):
     assert back["messages"][-1] is given["messages"][-1]
 
 
+def test_anything_else_is_told_as_such():
+    kinds = st.sampled_from(["text", "tool_use", "tool_result", "thinking", "image", "other", 7])
+    leaf = st.none() | st.booleans() | st.integers() | st.text(max_size=3) | kinds
+    keys = st.sampled_from(["role", "content", "type", "text", "id", "input", "source", "name"])
+    anything = st.recursive(
+        leaf | st.sampled_from(["user", "assistant", "system"]),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=4),
+    )
+
+    roles = st.sampled_from(["user", "assistant", "system"])
+    blocks = st.dictionaries(keys, anything, max_size=5).flatmap(
+        lambda block: kinds.map(lambda kind: {**block, "type": kind})
+    )
+    message = st.fixed_dictionaries({"role": roles, "content": anything | st.lists(blocks)})
+
+    @EXAMPLES
+    @given(
+        st.fixed_dictionaries(
+            {"messages": st.lists(message, max_size=4) | anything},
+            optional={"system": anything, "tools": anything},
+        )
+    )
+    def holds(body):
+        try:
+            conversation = to_chat(body)
+        except TrajectoryError:
+            return
+        conversation.restored(conversation.messages, conversation.tools)
+
+    holds()
+
+
 # Any conversation, any edit
 
 
