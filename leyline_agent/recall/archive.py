@@ -9,6 +9,7 @@ import threading
 import weakref
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +21,7 @@ FAILURES = (sqlite3.Error, OSError, ValueError)
 EVICTED = "evicted"
 REDACTED = "redacted"
 
-_WAIT_S = 0.5
+_WAIT_S = 2.0
 """How long an archive that another process has locked is waited for."""
 
 _MAX_MARKS = 10_000
@@ -76,7 +77,7 @@ class Archive:
         self.session = session
         self.path = None if path is None else Path(path)
         self.max_bytes = max_bytes
-        self._lock = threading.RLock()
+        self._lock = threading.RLock() if path is None else _lock_of(Path(path).resolve())
         self._memory: sqlite3.Connection | None = None
         if path is None:
             self._memory = sqlite3.connect(":memory:", check_same_thread=False)
@@ -104,7 +105,9 @@ class Archive:
 
     def find(self, id: str) -> Found | None:
         """What is kept under an id of this session; None when there never was anything."""
-        with self._opened() as database:
+        if self.path is not None and not self.path.exists():
+            return None
+        with self._opened(write=False) as database:
             row = database.execute(
                 "SELECT content, policy, gone FROM kept WHERE session = ? AND id = ?",
                 (self.session, id),
@@ -145,8 +148,8 @@ class Archive:
         return len(going)
 
     @contextmanager
-    def _opened(self) -> Iterator[sqlite3.Connection]:
-        """The database, in a transaction of its own."""
+    def _opened(self, *, write: bool = True) -> Iterator[sqlite3.Connection]:
+        """The database; to be written, in a transaction of its own."""
         with self._lock:
             if self._memory is not None:
                 with self._memory:
@@ -155,13 +158,22 @@ class Archive:
             assert self.path is not None
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with closing(sqlite3.connect(self.path, timeout=_WAIT_S)) as database, database:
-                self._prepare(database)
+                if write:
+                    # At once: sqlite waits for no lock in a transaction that has read already.
+                    database.execute("BEGIN IMMEDIATE")
+                    self._prepare(database)
                 yield database
 
     def _prepare(self, database: sqlite3.Connection) -> None:
         database.execute("PRAGMA secure_delete = ON")  # What is deleted is overwritten.
         for table in _TABLES:
             database.execute(table)
+
+
+@cache
+def _lock_of(path: Path) -> threading.RLock:
+    """One for each file: threads wait for one another in turn, and not by trying again."""
+    return threading.RLock()
 
 
 def _storable(content: str) -> str:

@@ -2,13 +2,17 @@
 
 import os
 import sqlite3
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 
 import pytest
-from recalling import TOOLS, Harness, ids_in, output, recalls, runs
+from recalling import TASK, TOOLS, Harness, ids_in, output, recalls, runs
 
 from leyline_agent import Edit, LeylineWarning, Session
 from leyline_agent.recall.archive import Archive
 from leyline_agent.recall.options import Recall
+from leyline_agent.testing import DeterministicModel
 
 SCRIPT = (runs(), runs(), recalls(0), runs(), "done")
 
@@ -205,3 +209,45 @@ def test_a_session_that_goes_on_without_its_recall_says_so(tmp_path, caplog):
     session = Session.resume(tmp_path / "j", "keep_last:n=1", agent.adapter)
     assert session.skipped[0].kind == "RecallLost"
     assert "recall" in caplog.text
+
+
+def test_sessions_in_many_threads_share_a_file(tmp_path):
+    path = tmp_path / "archive.db"
+
+    def run(number):
+        script = [runs(), runs(), recalls(0), *[runs()] * 5, "done"]
+        agent = Harness(*script, recall=path)
+        agent.outputs = count(10 * number)
+        agent.turns(8)
+        shown = agent.requests[3]["messages"][-1]["content"]
+        return agent.session.skipped, shown == output(10 * number)
+
+    with ThreadPoolExecutor(8) as pool:
+        for skipped, shown in pool.map(run, range(16)):
+            assert skipped == ()
+            assert shown
+
+
+def test_threads_share_a_session(tmp_path):
+    agent = Harness(runs(), runs(), recalls(0), "done", recall=tmp_path / "archive.db")
+    agent.turns(2)
+    model = DeterministicModel("done", repeat=True)
+    barrier = threading.Barrier(6)
+
+    def fork(number):
+        turn = agent.session.begin(
+            [*agent.messages, {"role": "user", "content": f"fork {number}"}], tools=TOOLS
+        )
+        ids = ids_in(turn.request["messages"])
+        barrier.wait(10)
+        assert turn.advance(recalls(*ids)([]))
+        shown = turn.request["messages"][-1]["content"]
+        barrier.wait(10)
+        turn.finish(model.create(messages=TASK))
+        return shown
+
+    with ThreadPoolExecutor(6) as pool, pytest.warns(LeylineWarning, match="asked again"):
+        assert set(pool.map(fork, range(6))) == {output(0)}
+    stats = agent.session.stats()
+    assert (stats.turns, stats.hidden, stats.recalls) == (8, 6, 6)
+    assert agent.session.is_idle
