@@ -14,12 +14,14 @@ with warnings.catch_warnings():
     from openhands.sdk import LLM, Agent, Conversation, Tool, ToolDefinition, register_tool
     from openhands.sdk.context.condenser import PipelineCondenser
     from openhands.sdk.context.condenser.base import CondenserBase
+    from openhands.sdk.context.view import View
     from openhands.sdk.conversation.exceptions import ConversationRunError
-    from openhands.sdk.event import ObservationEvent
+    from openhands.sdk.event import MessageEvent, ObservationEvent
     from openhands.sdk.event.condenser import Condensation
+    from openhands.sdk.llm import Message, TextContent
     from openhands.sdk.tool import Action, Observation, ToolExecutor
 
-    from leyline_adapters.harnesses.openhands import LeylineCondenser
+    from leyline_adapters.harnesses.openhands import MAX_OPEN, LeylineCondenser
 
 pytestmark = pytest.mark.filterwarnings("default")  # OpenHands' and its libraries' own
 
@@ -236,6 +238,15 @@ def test_a_conversation_on_disk_is_gone_on_with(start, tmp_path):
     assert results == [True] * (2 * NUM_CALLS - 1) + [False]
     revived = LeylineCondenser.model_validate(condenser.model_dump(mode="json"))
     assert (revived.policies, revived.options) == (POLICY, {"mode_floor": "forget"})
+
+
+def test_conversations_that_ended_are_settled_in_the_end():
+    condenser = LeylineCondenser(POLICY)
+    for number in range(2 * MAX_OPEN):
+        said = Message(role="user", content=[TextContent(text=f"Run {number}.")])
+        condenser.condense(View(events=[MessageEvent(source="user", llm_message=said)]))
+    waiting = [session for session in condenser.leyline.sessions if session.version == 0]
+    assert len(waiting) == MAX_OPEN
 
 
 def test_an_option_that_does_not_fit_is_told():

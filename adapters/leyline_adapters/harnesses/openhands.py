@@ -38,6 +38,9 @@ except ImportError as error:
 
 __all__ = ["LeylineCondenser"]
 
+MAX_OPEN = 16
+"""Conversations whose last turn may wait for its usage; the one begun first is settled first."""
+
 Group = tuple[Any, ...]
 """The events that OpenHands sends as one message."""
 
@@ -120,6 +123,8 @@ class LeylineCondenser(PipelinableCondenserBase):
         turn = self._harness.begin(list(_groups(view.events)), key=conversation)
         with self._lock:
             self._open[conversation] = _Open(turn, agent_llm, _num_usages(agent_llm))
+            oldest = next(iter(self._open)) if len(self._open) > MAX_OPEN else ""
+        self._settle(oldest)
         shown = [event for group in turn.messages for event in group]
         return view.model_copy(update={"events": shown})
 
