@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from leyline_agent.recall import archive as module
 from leyline_agent.recall.archive import EVICTED, FAILURES, REDACTED, Archive, Item
 
 
@@ -78,7 +79,8 @@ def test_what_was_redacted_is_overwritten_and_never_kept_again(tmp_path):
     assert b"sesame" not in path.read_bytes()
 
 
-def test_a_locked_file_is_waited_for_and_then_an_error(tmp_path):
+def test_a_locked_file_is_waited_for_and_then_an_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_WAIT_S", 0.3)
     path = tmp_path / "archive.db"
     archive = Archive("s", path)
     archive.keep([item("r1")])

@@ -10,9 +10,17 @@ import pytest
 from recalling import TASK, TOOLS, Harness, ids_in, output, recalls, runs
 
 from leyline_agent import Edit, LeylineWarning, Session
+from leyline_agent.recall import archive
 from leyline_agent.recall.archive import Archive
 from leyline_agent.recall.options import Recall
 from leyline_agent.testing import DeterministicModel
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch):
+    """A lock that stays is waited for a moment only."""
+    monkeypatch.setattr(archive, "_WAIT_S", 0.3)
+
 
 SCRIPT = (runs(), runs(), recalls(0), runs(), "done")
 

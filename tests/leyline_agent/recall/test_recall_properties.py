@@ -89,7 +89,7 @@ def checked(agent):
         agent.messages.append({"role": "user", "content": "Go on."})
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=20)
 @given(st.data())
 def test_any_recalls_edits_and_forks(tmp_path_factory, data):
     journal = tmp_path_factory.mktemp("journals") / "one.jsonl"
@@ -117,7 +117,7 @@ def test_any_recalls_edits_and_forks(tmp_path_factory, data):
             assert agent.session.stats().turns == before.stats().turns
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=15)
 @given(st.data())
 def test_without_news_the_view_is_what_it_was(data):
     agent = Harness(adapter=model_of(data.draw), policies="truncate_older_than:n=1,max_chars=90")
@@ -134,7 +134,7 @@ def test_without_news_the_view_is_what_it_was(data):
     assert last.request["messages"][: len(sent)] == sent
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=15)
 @given(st.data())
 def test_feeding_the_view_back_equals_feeding_the_history(data):
     choices = data.draw(st.lists(st.integers(0, 3), min_size=6, max_size=6))
