@@ -84,6 +84,7 @@ class TurnTold(BaseModel):
     recomputed: int = 0
     prefilled: int = 0
     completion: int = 0
+    cache_lost: int | None = None
     ttft_ms: float | None = None
     reason: Reason | None = None
     edits: list[EditTold] = Field(default_factory=list)
@@ -195,7 +196,8 @@ _FIGURES = ("prompt", "reused_exact", "reused_spliced", "recomputed", "prefilled
 
 
 def _figures(receipt: Receipt) -> dict[str, Any]:
-    return {name: getattr(receipt, name) for name in (*_FIGURES, "ttft_ms", "reason")}
+    names = (*_FIGURES, "cache_lost", "ttft_ms", "reason")
+    return {name: getattr(receipt, name) for name in names}
 
 
 def _unedited(made: Snapshot, receipt: Receipt, has_reply: bool) -> int:

@@ -63,8 +63,11 @@ def _headline(turn: TurnTold) -> str:
         )
         if count
     ]
+    lost = f"; the provider's cache lost {turn.cache_lost:,}" if turn.cache_lost else ""
     first = f"; first token {turn.ttft_ms:,.0f} ms" if turn.ttft_ms is not None else ""
-    return f"{came}: {what}, {turn.prompt:,} tokens{instead}: {', '.join(parts)}{first}{reason}"
+    return (
+        f"{came}: {what}, {turn.prompt:,} tokens{instead}: {', '.join(parts)}{lost}{first}{reason}"
+    )
 
 
 def _is_shorter(turn: TurnTold) -> bool:

@@ -94,12 +94,20 @@ def spent(receipt: Receipt, *, is_call: bool) -> Attributes:
     found |= {f"leyline.tokens.{kind}": getattr(receipt, kind) for kind in TOKEN_KINDS}
     if is_call:
         found["gen_ai.usage.input_tokens"] = receipt.prompt
-        found["gen_ai.usage.cache_read.input_tokens"] = receipt.reused
     if receipt.completion:
         found["gen_ai.usage.output_tokens"] = receipt.completion
-    if receipt.ttft_ms is not None:
-        found["leyline.ttft_ms"] = receipt.ttft_ms
-    return found
+    where_told = {
+        "gen_ai.usage.cache_read.input_tokens": _cache_read(receipt) if is_call else None,
+        "gen_ai.usage.cache_creation.input_tokens": receipt.cache_written,
+        "leyline.cache.lost": receipt.cache_lost,
+        "leyline.ttft_ms": receipt.ttft_ms,
+    }
+    return found | {name: value for name, value in where_told.items() if value is not None}
+
+
+def _cache_read(receipt: Receipt) -> int | None:
+    """Prompt tokens that were not computed; None where nobody says."""
+    return receipt.reused or None if receipt.cache_read is None else receipt.cache_read
 
 
 def edits(prepared: Prepared, receipt: Receipt) -> Iterator[Attributes]:

@@ -184,3 +184,23 @@ def test_spans_that_go_nowhere_are_told_of_once():
     with pytest.warns(LeylineWarning, match="no tracer provider"):
         session.begin([TASK]).finish("ok")
     session.begin([TASK, TASK]).finish("ok")
+
+
+def test_what_a_providers_cache_did_is_told(told):
+    session = Session(observers=[told.telemetry()])
+    usages = [
+        {"prompt_tokens": 900, "completion_tokens": 7},
+        {"prompt_tokens": 950, "prompt_tokens_details": {"cached_tokens": 896}},
+        {"prompt_tokens": 400, "prompt_tokens_details": {"cached_tokens": 128}},
+    ]
+    messages = [TASK]
+    for usage in usages:
+        reply = {"role": "assistant", "content": "ok"}
+        session.begin(messages).finish({"choices": [{"message": reply}], "usage": usage})
+        messages = [*messages, reply, TASK]
+    names = ("gen_ai.usage.cache_read.input_tokens", "leyline.cache.lost")
+    assert [tuple(map(span.attributes.get, names)) for span in told.turns] == [
+        (None, None),
+        (896, None),
+        (128, 768),
+    ]
