@@ -5,11 +5,12 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leyline_adapters.harnesses.codec import restored
 from leyline_adapters.harnesses.mini_swe_messages import MiniCodec, answered
+from leyline_adapters.harnesses.native import Harness
 from leyline_agent.readers.chat import tool_call
 
 CODEC = MiniCodec()
@@ -40,6 +41,7 @@ natives = st.one_of(
 )
 
 
+@settings(deadline=None, max_examples=40)
 @given(st.lists(natives, min_size=1, max_size=6))
 def test_what_is_not_edited_comes_back_as_the_very_object(history: list[dict[str, Any]]) -> None:
     before = copy.deepcopy(history)
@@ -95,3 +97,52 @@ def test_usage_is_read_in_the_words_of_either_api() -> None:
         "role": "assistant",
         "content": "hi",
     }
+
+
+outputs = st.sampled_from(["ok", "Error: no such file", "line of output\n" * 20])
+drops = st.sampled_from(["nothing", "pair", "result", "repeat"])
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.tuples(outputs, drops), min_size=1, max_size=8), st.booleans())
+def test_any_history_is_sent_in_pairs_and_the_same_again_when_nothing_is_new(
+    steps: list[tuple[str, str]], as_responses: bool
+) -> None:
+    harness = Harness("mini", MiniCodec(), "truncate_older_than:n=1,max_chars=8", None, None, {})
+    history: list[dict[str, Any]] = [{"role": "system", "content": "s"}]
+    history.append({"role": "user", "content": "t"})
+    for number, (output, drop) in enumerate(steps):
+        history += step(f"c{number}", output, as_responses)
+        if drop == "pair":
+            del history[2:4]
+        before = copy.deepcopy(history)
+        sent = asked(harness, history[:-1] if drop == "result" else history)
+        assert history == before
+        if drop == "result":
+            continue  # It ended in the middle of a call; the next time the result is there.
+        made = [id for one in sent for id in ids(one, "made")]
+        assert made == [id for one in sent for id in ids(one, "answered")]
+        if drop == "repeat":
+            assert asked(harness, history) == sent
+        assert not harness.leyline.bypassed
+
+
+def step(id: str, output: str, as_responses: bool) -> list[dict[str, Any]]:
+    if as_responses:
+        return [response("I look.", id), {"type": OUTPUT, "call_id": id, "output": output}]
+    call = tool_call(id, "bash", '{"command": "ls"}')
+    asked = {"role": "assistant", "content": None, "tool_calls": [call], "extra": {"cost": 1.0}}
+    return [asked, {"role": "tool", "tool_call_id": id, "content": output, "extra": EXTRA}]
+
+
+def asked(harness: Harness[dict[str, Any]], history: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    turn = harness.begin(history)
+    turn.answered(None)
+    return turn.messages
+
+
+def ids(native: dict[str, Any], which: str) -> list[str]:
+    message = CODEC.read(native)
+    if which == "answered":
+        return [message["tool_call_id"]] if message.get("tool_call_id") else []
+    return [call["id"] for call in message.get("tool_calls") or ()]

@@ -6,7 +6,7 @@ import copy
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leyline_adapters.harnesses.swe_agent import LeylineHistory
@@ -38,6 +38,7 @@ steps = st.lists(
 )
 
 
+@settings(deadline=None, max_examples=40)
 @given(steps, st.booleans(), st.sampled_from(POLICIES))
 def test_pairs_stay_the_record_is_untouched_and_the_view_is_stable(
     given_steps: list[tuple[str, list[str]]], as_text: bool, policies: str
