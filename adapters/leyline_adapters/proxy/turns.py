@@ -81,10 +81,15 @@ class ManagedCall:
             self._fail(f"the upstream answered {answer.status}")
             await relayed(answer, send, self._said())
             return False
-        if answer.streams and answer.readable:
+        if not answer.readable:
+            reason = "the reply is compressed: it is known when it is sent back"
+            await relayed(answer, send, self._said(reason))
+            self._finish(None)
+            return False
+        if answer.streams:
             return await self._passed_stream(answer, send)
         data = await answer.read()
-        body = _read(data) if answer.readable else None
+        body = _read(data)
         completion = self._dialect.completion(body.values) if body else None
         if body is None or completion is None:
             reason = "the answer is no reply that can be read"

@@ -25,12 +25,16 @@ Headers = list[tuple[bytes, bytes]]
 
 _CONNECT_SECONDS = 10.0
 _DETECT_SECONDS = 3.0
+# uvicorn, which vLLM and `leyline serve` run on, closes an idle connection after 5 s; where a call
+# meets that, it fails. Making a new one is dear only with TLS, and providers keep those longer.
+_IDLE_SECONDS = {"http": 4.0, "https": 60.0}
 
 # Of one connection, not of the message (RFC 9110, 7.6.1), or made anew for each.
 _HOP_BY_HOP = frozenset(
     {
         b"connection",
         b"content-length",
+        b"expect",
         b"host",
         b"keep-alive",
         b"proxy-authenticate",
@@ -147,12 +151,13 @@ class Upstream:
         self._origin = f"{parts.scheme}://{parts.netloc}"
         self._base = parts.path.rstrip("/")
         self._timeout = timeout
+        self._idle = _IDLE_SECONDS[parts.scheme]
         self._proxy = None if proxy_bypass(parts.netloc) else getproxies().get(parts.scheme)
         self._client: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Upstream:
         self._client = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0),
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=self._idle),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),

@@ -1,6 +1,7 @@
 """What harnesses, upstreams and networks do to a proxy: the agent goes on, the reason is told."""
 
 import asyncio
+import gzip
 import json
 import socket
 import threading
@@ -301,6 +302,27 @@ def test_an_answer_that_is_no_reply(proxy, provider, task, content):
     assert "no reply" in answer.headers["leyline-reason"]
     [session] = proxy.all
     assert (session.version, session.stats().failed) == (0, 1)
+
+
+def test_an_answer_that_is_compressed_all_the_same(proxy, provider, task, turns, outputs):
+    async def handle(request, body):
+        made = json.dumps(provider.model.create(**json.loads(body))).encode()
+        headers = {"content-encoding": "gzip"}
+        return Response(gzip.compress(made), 200, headers, "application/json")
+
+    provider.handle = handle
+    messages = turns(proxy.client(), task, 3)
+    answer = post(proxy, messages, {"authorization": "Bearer key-a"})
+    assert "compressed" in answer.headers["leyline-reason"]
+    [session] = proxy.all
+    assert (session.version, session.stats().failed) == (4, 0)
+    assert [len(text) <= 60 for text in outputs(provider.requests[-1])] == [True, True, False]
+
+
+def test_a_client_that_waits_to_be_told_to_go_on(proxy, provider, task):
+    answer = post(proxy, task, {"Expect": "100-continue"})
+    assert answer.status_code == 200
+    assert "expect" not in provider.heads[-1]
 
 
 def test_odd_messages_are_turns(proxy, provider, task, turns):
