@@ -97,16 +97,7 @@ class Telemetry:
         shared = attributes.common(prepared, self._provider)
         notes = [attributes.skipped(note) for note in proposal.skipped]
         self._metrics.begun(proposal.seconds, notes, len(proposal.held))
-        is_call = "gen_ai.operation.name" in shared
-        kinds = self._trace.SpanKind
-        span = self._tracer.start_span(
-            f"chat {shared.get('gen_ai.request.model', '')}".rstrip()
-            if is_call
-            else "leyline.edit_ahead",
-            kind=kinds.CLIENT if is_call else kinds.INTERNAL,
-            attributes=shared,
-            start_time=began,
-        )
+        span = self._started(shared, began, is_call=prepared.asked is not None)
         if span.is_recording():
             span.set_attributes(attributes.asked(prepared))
             for note in notes:
@@ -121,6 +112,16 @@ class Telemetry:
         dropping = weakref.finalize(prepared, lambda: self._dropped.append((key, time.time_ns())))
         dropping.atexit = False
         self._open[key] = _Open(span, began, shared, dropping)
+
+    def _started(self, shared: Attributes, began: int, *, is_call: bool) -> Span:
+        kinds = self._trace.SpanKind
+        name = f"chat {shared.get('gen_ai.request.model', '')}".rstrip()
+        return self._tracer.start_span(
+            name if is_call else "leyline.edit_ahead",
+            kind=kinds.CLIENT if is_call else kinds.INTERNAL,
+            attributes=shared,
+            start_time=began,
+        )
 
     def committed(self, prepared: Prepared, made: Snapshot, gone: Gone, receipt: Receipt) -> None:
         """The call was answered."""
