@@ -158,6 +158,8 @@ class Archive:
             assert self.path is not None
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with closing(sqlite3.connect(self.path, timeout=_WAIT_S)) as database, database:
+                # A turn waits for no disk: what a power failure takes can be run again.
+                database.execute("PRAGMA synchronous = OFF")
                 if write:
                     # At once: sqlite waits for no lock in a transaction that has read already.
                     database.execute("BEGIN IMMEDIATE")

@@ -8,20 +8,28 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Container
 from typing import Any
 
 from leyline_agent.message import Message, text
 from leyline_agent.view import Record, record
 
-__all__ = ["Ids", "is_result", "line", "marked", "unmarked"]
+__all__ = ["Ids", "has_line", "is_result", "line", "marked", "unmarked"]
 
 _LEN = 6
+_END = '") shows the whole output]'
+_LINE = re.compile(r'\n\[leyline_recall\("r[0-9a-f]+"\) shows the whole output\]$')
 
 
 def line(id: str) -> str:
     """What stands under a stub."""
-    return f'[leyline_recall("{id}") shows the whole output]'
+    return f'[leyline_recall("{id}{_END}'
+
+
+def has_line(content: str) -> bool:
+    """Whether a text ends with such a line."""
+    return content.endswith(_END) and _LINE.search(content) is not None
 
 
 class Ids:

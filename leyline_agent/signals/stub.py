@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 
+from leyline_agent.recall.stubs import has_line
+
 __all__ = [
     "SUMMARY",
     "UPDATE",
@@ -36,8 +38,8 @@ def stub(why: str) -> str:
 
 
 def is_stub(content: str) -> bool:
-    """Whether a result's content is a stub."""
-    return content.startswith(_OPENING)
+    """Whether a result's content is a stub: by its opening, or the line that recall puts under."""
+    return content.startswith(_OPENING) or has_line(content)
 
 
 def cut(num_chars: int) -> str:

@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from leyline_agent.edit import Edit
+from leyline_agent.recall.stubs import line
 from leyline_agent.signals.history import originals, unsent, untouched
 from leyline_agent.signals.stub import capped, cut, is_capped, is_cut, is_stub, stub
 from leyline_agent.trajectory import Trajectory
@@ -59,7 +60,10 @@ def test_results_that_cannot_be_told_apart_stand_for_themselves(run: Run) -> Non
 
 def test_stubs_and_cuts_are_told_without_a_history(run: Run) -> None:
     trajectory = run(
-        ("f", {}, stub("stale")), ("f", {}, f"a\n{cut(99)}\nb"), ("f", {}, "as it was")
+        ("f", {}, stub("stale")),
+        ("f", {}, f"a\n{cut(99)}\nb"),
+        ("f", {}, f"any stub\n{line('r3f9a2c')}"),
+        ("f", {}, "as it was"),
     )
     assert [r.content for r in untouched(trajectory)] == ["as it was"]
 
