@@ -164,7 +164,7 @@ class LiveLine:
             size = os.get_terminal_size(console.file.fileno())
             if size.lines < MIN_ROWS:
                 return
-            room = "" if size == self._size else _room(size)
+            room = "" if size == self._size else _room(size, self._size)
             self._size = size
             line = self._rendered(console, size.columns)
             _write(console, f"{room}{_SAVE}\x1b[{size.lines};1H{_CLEAR}{line}{_RESTORE}")
@@ -222,9 +222,14 @@ def _console(file: IO[str] | None) -> Console | None:
     return None if console.is_dumb_terminal or console.legacy_windows else console
 
 
-def _room(size: os.terminal_size) -> str:
-    """Take the last row out of what scrolls; the text there moves up if there is any."""
-    return f"{_INDEX}{_UP}{_SAVE}\x1b[1;{size.lines - 1}r{_RESTORE}"
+def _room(size: os.terminal_size, before: os.terminal_size | None) -> str:
+    """Take the last row out of what scrolls; the text there moves up if there is any.
+
+    Of a terminal that has grown the row that was the last before is cleared.
+    """
+    grown = before is not None and before.lines < size.lines
+    old = f"{_SAVE}\x1b[{before.lines};1H{_CLEAR}{_RESTORE}" if before and grown else ""
+    return f"{old}{_INDEX}{_UP}{_SAVE}\x1b[1;{size.lines - 1}r{_RESTORE}"
 
 
 def _write(console: Console, text: str) -> None:

@@ -52,8 +52,8 @@ class Shown:
         self.margins = screen.margins
 
 
-def shown(code, rows=ROWS, columns=COLUMNS, stderr_only=False, **environment):
-    """Run `code` on a terminal of its own."""
+def shown(code, rows=ROWS, columns=COLUMNS, drawn_rows=None, stderr_only=False, **environment):
+    """Run `code` on a terminal of its own; `drawn_rows` where it grows."""
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
     plain = {key: value for key, value in os.environ.items() if key not in ("CI", "LEYLINE_LIVE")}
@@ -75,7 +75,7 @@ def shown(code, rows=ROWS, columns=COLUMNS, stderr_only=False, **environment):
     if process.stdout:
         process.stdout.close()
     assert process.wait() == 0, written
-    made = Shown(written, rows, columns)
+    made = Shown(written, drawn_rows or rows, columns)
     made.out = out
     return made
 
@@ -166,6 +166,23 @@ def test_a_narrow_terminal_cuts_it():
     assert found.rows[-1].startswith(" leyline  3 turns · view")
     assert found.rows[-1].endswith("…")
     assert len(found.rows[-1]) < 30
+
+
+def test_it_follows_the_terminals_size():
+    found = shown(
+        f"""
+        import fcntl, struct, termios
+        with leyline.live():
+            run(1, session())
+            print("between")
+            fcntl.ioctl(1, termios.TIOCSWINSZ, struct.pack("HHHH", 12, {COLUMNS}, 0, 0))
+            run(2, session())
+            {STOP}
+        """,
+        drawn_rows=12,
+    )
+    assert found.rows[-1].startswith(" leyline  3 turns")
+    assert [row for row in found.rows if row] == ["between", found.rows[-1]]
 
 
 @pytest.mark.parametrize(
