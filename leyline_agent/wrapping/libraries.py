@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from leyline_agent.adapter import Request
 from leyline_agent.errors import AdapterError
-from leyline_agent.wrapping.streams import Assembling, Assembly, HeardAsyncStream, HeardStream
+from leyline_agent.wrapping.streams import Assembling, Assembly, heard
 
 __all__ = [
     "LITELLM",
@@ -150,6 +150,25 @@ class _Chat:
 class _LiteLLM(_Chat):
     name = "litellm"
 
+    def taken(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Taken | None:
+        """What Anthropic takes in the body has a parameter of its own there."""
+        request = request_of(function, args, kwargs)
+        if request is None:
+            return None
+        own = request.get("extra_body") or {}
+
+        def arguments(sent: Request) -> Request:
+            body = sent.get("extra_body") or {}
+            if "context_management" not in body or "context_management" in own:
+                return sent
+            rest = {key: value for key, value in body.items() if key != "context_management"}
+            asked = {**sent, "context_management": body["context_management"]}
+            return {**asked, "extra_body": rest or None}
+
+        return Taken(request, arguments)
+
     def completion(self, body: Mapping[str, Any]) -> Any:
         from litellm import ModelResponse
 
@@ -163,10 +182,8 @@ class _LiteLLM(_Chat):
     def hear(self, response: Any, note: Callable[[Any], None]) -> None:
         """Chunks of litellm's have no room for a receipt; those of the client beneath it have."""
         beneath = getattr(response, "completion_stream", None)
-        if hasattr(beneath, "__anext__"):
-            response.completion_stream = HeardAsyncStream(beneath, note)
-        elif hasattr(beneath, "__next__"):
-            response.completion_stream = HeardStream(beneath, note)
+        if beneath is not None:
+            response.completion_stream = heard(beneath, note)
 
 
 class _OpenAI(_Chat):

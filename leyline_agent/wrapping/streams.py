@@ -25,11 +25,10 @@ __all__ = [
     "Assembling",
     "Assembly",
     "AsyncStream",
-    "HeardAsyncStream",
-    "HeardStream",
     "Stream",
     "Waiting",
     "as_it_is",
+    "heard",
     "tee",
     "tee_async",
 ]
@@ -269,10 +268,11 @@ class _Heard:
         return getattr(self._leyline_stream, name)
 
 
-class HeardStream(_Heard):
+class _HeardStream(_Heard):
     """A synchronous one."""
 
     def __iter__(self) -> Iterator[Any]:
+        self._leyline_stream = iter(self._leyline_stream)
         return self
 
     def __next__(self) -> Any:
@@ -281,16 +281,31 @@ class HeardStream(_Heard):
         return chunk
 
 
-class HeardAsyncStream(_Heard):
+class _HeardAsyncStream(_Heard):
     """An asynchronous one."""
 
     def __aiter__(self) -> AsyncIterator[Any]:
+        self._leyline_stream = aiter(self._leyline_stream)
         return self
 
     async def __anext__(self) -> Any:
         chunk = await anext(self._leyline_stream)
         self._leyline_hear(chunk)
         return chunk
+
+
+class _HeardEitherWay(_HeardStream, _HeardAsyncStream):
+    """One that can be read either way; which way, whoever reads it knows."""
+
+
+def heard(stream: Any, hear: Callable[[Any], None]) -> Any:
+    """A stream whose chunks are heard; what is no stream comes back as it is."""
+    is_async, is_sync = hasattr(stream, "__anext__"), hasattr(stream, "__next__")
+    if is_async and is_sync:
+        return _HeardEitherWay(stream, hear)
+    if is_async:
+        return _HeardAsyncStream(stream, hear)
+    return _HeardStream(stream, hear) if is_sync else stream
 
 
 class _Standing:

@@ -83,9 +83,7 @@ class AnthropicAdapter:
         usage = reading.usage(response)
         if usage is None:
             return None
-        managed = response.get("context_management")
-        applied = managed.get("applied_edits") if isinstance(managed, Mapping) else None
-        ours = [edit for edit in applied or () if edit.get("type") == KIND]
+        ours = [edit for edit in _applied(response) if edit.get("type") == KIND]
         made = Receipt.from_usage(usage, detail=self.refused)
         cleared = sum(int(edit.get("cleared_input_tokens") or 0) for edit in ours)
         return made.model_copy(
@@ -95,6 +93,16 @@ class AnthropicAdapter:
                 "edits": (_CLEARED,) * len(ours),
             }
         )
+
+
+def _applied(response: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """The servers' edits, where Anthropic tells them or where litellm does."""
+    managed = response.get("context_management")
+    if managed is None:
+        fields = (reading.reply(response) or {}).get("provider_specific_fields")
+        managed = fields.get("context_management") if isinstance(fields, Mapping) else None
+    applied = managed.get("applied_edits") if isinstance(managed, Mapping) else None
+    return [edit for edit in applied or () if isinstance(edit, Mapping)]
 
 
 def _refused(parts: Sequence[Policy], settings: Settings) -> str:
