@@ -11,7 +11,9 @@ from pathlib import Path
 
 import httpx
 import pytest
-from mini_swe_runs import LONG, SUBMIT, agent_of, contents, litellm_model, pairs
+from mini_swe_runs import LONG, SUBMIT, agent_of, contents, litellm_model, managed, pairs
+
+from leyline_adapters.bundled.http import HttpAdapter
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PYTHON = Path(os.environ.get("LEYLINE_PYTHON") or ROOT / ".venv" / "bin" / "python")
@@ -75,3 +77,17 @@ def test_an_episode_through_the_proxy_is_spliced(tmp_path):
     assert len(list((tmp_path / "j").rglob("mini.jsonl"))) == 1
     used = [m["extra"]["response"]["usage"] for m in agent.messages if m["role"] == "assistant"]
     assert [usage["prompt_tokens"] for usage in used] == [r["prompt"] for r in receipts]
+
+
+def test_the_model_around_a_model_reaches_our_server_by_itself(tmp_path):
+    """The HTTP adapter makes the calls in the place of litellm's."""
+    replies = json.dumps([said(command) for command in [LONG, LONG, LONG, SUBMIT]])
+    serve = [str(ROOT / "tests" / "helpers" / "scripted_serve.py"), str(tmp_path / "m"), replies]
+    with printing(*serve) as upstream, HttpAdapter(upstream) as adapter:
+        policy = POLICY.replace("n=1", "n=2")
+        agent = agent_of(model := managed("http://127.0.0.1:9/v1", policy, adapter))
+        assert agent.run("count") == {"exit_status": "Submitted", "submission": "done\n"}
+    (session,) = model.leyline.sessions
+    assert all(receipt.reason == "asked" for receipt in session.receipts)
+    assert session.receipts[-1].reused_spliced > 0
+    assert all(len(content) > 600 for content in contents(agent.messages))
