@@ -14,7 +14,7 @@ from leyline_agent.errors import LeylineError
 from leyline_agent.policy import Policy
 from leyline_agent.session import Session
 from leyline_agent.settings import SessionOptions
-from leyline_agent.wrapping.pool import SessionPool
+from leyline_agent.wrapping.pool import MAX_SESSIONS, SessionPool
 
 __all__ = ["Wrapped", "journal_folder"]
 
@@ -54,9 +54,9 @@ class Wrapped:
                 self._adapter = as_adapter(self.given_adapter)
             return self._adapter
 
-    def pool(self, *, anew: bool = False) -> SessionPool:
-        """An empty pool of sessions with these settings; `anew` as there."""
-        return SessionPool(self._make_session, anew=anew)
+    def pool(self, *, max_sessions: int = MAX_SESSIONS, anew: bool = False) -> SessionPool:
+        """An empty pool of sessions with these settings; its options as there."""
+        return SessionPool(self._make_session, max_sessions, anew=anew)
 
     def _make_session(self) -> Session:
         id = f"{self.name}-{uuid.uuid4().hex[:12]}"

@@ -35,8 +35,8 @@ logger = logging.getLogger("leyline.harnesses")
 N = TypeVar("N")
 R = TypeVar("R")
 
-MAX_KEYS = 64
-"""Conversations with a key of the framework's own that are kept apart; the oldest go first."""
+MAX_CONVERSATIONS = 256
+"""Conversations that are kept apart at once; the one unused longest is forgotten first."""
 
 
 class NativeTurn(Generic[N]):
@@ -292,8 +292,9 @@ class Harness(Generic[N]):
 
     def _pool(self, key: str | None) -> SessionPool:
         with self._lock:
-            pool = self._pools.pop(key, None) or self.leyline.pool(anew=True)
+            pool = self._pools.pop(key, None)
+            pool = pool or self.leyline.pool(max_sessions=MAX_CONVERSATIONS, anew=True)
             self._pools[key] = pool
-            if len(self._pools) > MAX_KEYS:
+            if len(self._pools) > MAX_CONVERSATIONS:
                 del self._pools[next(iter(self._pools))]
             return pool

@@ -111,6 +111,20 @@ def test_equal_conversations_are_told_apart_by_the_framework_s_key() -> None:
     assert [session.version for session in place.leyline.sessions] == [2, 1]
 
 
+@pytest.mark.parametrize("keyed", [True, False])
+def test_two_hundred_conversations_at_once_each_keep_their_session(keyed: bool) -> None:
+    """As in an evaluation with as many samples at once."""
+    place = harness()
+    ids = []
+    for notes in ([], [Note("assistant", "Well."), Note("user", "And?")]):
+        for number in range(200):
+            task = f"Task {0 if keyed else number}"
+            turn = place.begin([*conversation(0, task), *notes], key=str(number) if keyed else None)
+            turn.answered(completion({"role": "assistant", "content": "Well."}, None))
+            ids.append(turn.leyline.session.id if turn.leyline else "")
+    assert ids[:200] == ids[200:]
+
+
 def test_an_error_of_the_model_reaches_the_caller_and_nothing_is_committed() -> None:
     place = harness()
     model = Model(TimeoutError("no answer"), Note("assistant", "Now."))
