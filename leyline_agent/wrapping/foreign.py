@@ -8,7 +8,6 @@ from typing import Any, Protocol
 from leyline_agent.adapter import Request
 from leyline_agent.errors import LeylineError
 from leyline_agent.message import Message
-from leyline_agent.readers.anthropic_blocks import has_blocks
 from leyline_agent.response import as_dict
 
 __all__ = ["Conversation", "conversation"]
@@ -59,6 +58,8 @@ def _is_foreign(message: Any) -> bool:
     content = message.get("content") if isinstance(message, Mapping) else None
     if not isinstance(content, list | tuple):
         return False
+    from leyline_agent.readers.anthropic_blocks import has_blocks  # With it come all readers.
+
     objects = (block for block in content if not isinstance(block, str | Mapping))
     return any(as_dict(block) is not None for block in objects) or has_blocks(message)
 
