@@ -21,7 +21,7 @@ PACKAGES = {
     "leyline_adapters": ROOT / "adapters" / "leyline_adapters",
     "leyline_evals": ROOT / "evals" / "leyline_evals",
 }
-HEAVY = {"torch", "numpy", "transformers", "litellm", "openai", "anthropic"}
+HEAVY = {"torch", "numpy", "transformers", "litellm", "openai", "anthropic", "sqlite3"}
 
 
 def sources(folder: Path) -> list[Path]:

@@ -13,7 +13,10 @@ from typing import Any, NamedTuple
 
 from leyline_agent.view import Record
 
-__all__ = ["POLICY", "Exchange", "Recalled", "Recalls", "Spent"]
+__all__ = ["NAME", "POLICY", "Exchange", "Recalled", "Recalls", "Spent"]
+
+NAME = "leyline_recall"
+"""The tool's name."""
 
 POLICY = "recall"
 """Under whose name recalls stand among the edits of a view."""

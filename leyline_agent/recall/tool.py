@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from leyline_agent.message import Message, called, calls, text
 from leyline_agent.recall.archive import REDACTED, Found
+from leyline_agent.recall.exchange import NAME
 
 __all__ = [
     "NAME",
@@ -22,8 +23,6 @@ __all__ = [
     "unreadable",
     "without_recalls",
 ]
-
-NAME = "leyline_recall"
 
 _DESCRIPTION = (
     "Shows a tool output of this conversation again that was removed or shortened to save room. "

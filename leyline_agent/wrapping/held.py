@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from typing import Any, Protocol
 
-from leyline_agent.recall.tool import NAME
+from leyline_agent.recall.exchange import NAME
 from leyline_agent.wrapping.streams import Assembling, Assembly
 
 __all__ = ["held", "held_async"]
