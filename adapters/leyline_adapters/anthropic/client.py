@@ -7,6 +7,7 @@ clients; a request is converted to chat and what the session made of it is conve
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -127,7 +128,9 @@ class _Anthropic:
         from anthropic import NOT_GIVEN
         from anthropic.lib import streaming
 
-        return getattr(streaming, self._prefix + name)(events, output_format=NOT_GIVEN)
+        kind = getattr(streaming, self._prefix + name)
+        parses = "output_format" in inspect.signature(kind).parameters  # Older ones do not.
+        return kind(events, output_format=NOT_GIVEN) if parses else kind(events)
 
     def streams(self, request: Request) -> bool:
         """Whether the answer is a stream that can be seen."""
@@ -158,7 +161,7 @@ class _Anthropic:
         """`with_raw_response` gives the response unparsed, `with_streaming_response` unread."""
         if not raw_header(request):
             return to_completion(response)
-        seen = raw_header(request) == "raw" and not request.get("stream")
+        seen = raw_header(request) != "stream" and not request.get("stream")
         return to_completion(response.http_response.json()) if seen else None
 
     def hear(self, response: Any, note: Callable[[Any], None]) -> None:
