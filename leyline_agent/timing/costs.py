@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pydantic import BaseModel, ConfigDict, Field
-
 from leyline_agent.adapter import Capabilities
 from leyline_agent.directive import Mode
 from leyline_agent.receipt import Reason, Receipt
@@ -19,20 +17,26 @@ from leyline_agent.receipt import Reason, Receipt
 __all__ = ["ANTHROPIC", "NAMED", "OPENAI", "Costs", "Prices", "learned"]
 
 
-class Prices(BaseModel):
+@dataclass(frozen=True)
+class Prices:
     """A provider's prices, in uncached prompt tokens.
 
     Attributes:
         read: of a token found in the cache.
         write: of a token that is not, the cache written.
         ttl: seconds for which the cache keeps what was used last.
+
+    Raises:
+        ValueError: a price is below 0, or nothing is kept at all.
     """
 
-    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid")
+    read: float = 0.1
+    write: float = 1.0
+    ttl: float = 300.0
 
-    read: float = Field(0.1, ge=0)
-    write: float = Field(1.0, gt=0)
-    ttl: float = Field(300.0, gt=0)
+    def __post_init__(self) -> None:
+        if self.read < 0 or self.write <= 0 or self.ttl <= 0:
+            raise ValueError(f"{self}: read must not be below 0, write and ttl must be above it")
 
 
 ANTHROPIC = Prices(read=0.1, write=1.25)

@@ -48,3 +48,16 @@ def test_what_is_no_timing_is_told(value, told):
 def test_prices_are_told_by_names(names, prices):
     assert Timing().prices_of(*names) == prices
     assert Timing(prices=Prices(read=0.5)).prices_of(*names) == Prices(read=0.5)
+
+
+@pytest.mark.parametrize("wrong", [{"read": -0.1}, {"write": 0}, {"ttl": 0}])
+def test_prices_below_nothing_are_refused(wrong):
+    with pytest.raises(ValueError, match="must"):
+        Prices(**wrong)
+
+
+def test_a_timing_is_told_as_it_is_written():
+    given = "auto:prices=anthropic,pays_within=20"
+    assert as_timing(str(as_timing(given))) == as_timing(given)
+    assert str(Timing()) == "auto"
+    assert str(Timing(prices=Prices(read=0.5))).startswith("auto:prices=Prices(read=0.5")
