@@ -2,7 +2,8 @@
 
 import json
 import threading
-from contextlib import contextmanager
+import time
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from leyline_adapters.anthropic.messages import to_chat
@@ -15,7 +16,8 @@ class Scripted:
     Attributes:
         model: answers.
         refusal: why a body would be refused; "" when it would not.
-        faults: what comes instead of the next answers: (status, headers), or "break".
+        faults: what comes instead of the next answers: (status, headers), "sleep" for one that is
+            late, "break" for half of a stream.
         requests: every request that was answered, its headers as `headers`.
     """
 
@@ -28,6 +30,8 @@ class Scripted:
         fault = self.faults.pop(0) if self.faults else None
         if isinstance(fault, tuple):
             return fault[0], fault[1], [_error("rate_limit_error", "slow down")]
+        if fault == "sleep":
+            time.sleep(0.4)
         problem = self.refusal(body)
         if problem:
             return 400, {}, [_error("invalid_request_error", problem)]
@@ -103,8 +107,9 @@ def serving(scripted):
             whole = b"".join(pieces)
             self.send_header("content-length", str(len(whole) + broken))
             self.send_header("connection", "close")
-            self.end_headers()
-            self.wfile.write(whole)
+            with suppress(BrokenPipeError):  # Whoever asked has waited long enough.
+                self.end_headers()
+                self.wfile.write(whole)
             self.close_connection = True
 
         def log_message(self, *args):

@@ -54,15 +54,14 @@ class AnthropicAdapter:
 
     def delegated(self, policy: Policy, settings: Settings) -> tuple[Adapter, Policy]:
         """This adapter for one session, and the policies that are left to be run here."""
-        parts = policy.policies if isinstance(policy, Pipeline) else (policy,)
-        if not self.server_side or not any(part.name == _POLICY for part in parts):
+        if not self.server_side:
             return self, policy
-        last = parts[-1]
+        parts = _leaves(policy)
         refused = _refused(parts, settings)
         if refused:
             told = f"{_POLICY} edits here, not on the server: {refused}"
             return AnthropicAdapter(True, None, told), policy
-        return AnthropicAdapter(True, _edit(last)), Pipeline(policies=parts[:-1])
+        return AnthropicAdapter(True, _edit(parts[-1])), Pipeline(policies=parts[:-1])
 
     def prepare(self, request: Request, commit: Commit) -> Request:
         """The request, with the edit asked of the servers unless the caller asks for its own."""
@@ -105,12 +104,21 @@ def _applied(response: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
     return [edit for edit in applied or () if isinstance(edit, Mapping)]
 
 
+def _leaves(policy: Policy) -> tuple[Policy, ...]:
+    if isinstance(policy, Pipeline):
+        return tuple(leaf for part in policy.policies for leaf in _leaves(part))
+    return (policy,)
+
+
 def _refused(parts: Sequence[Policy], settings: Settings) -> str:
     """Why the servers would do something else; "" when they would not."""
+    count = sum(part.name == _POLICY for part in parts)
+    if not count:
+        return "it is not among the policies, or inside another one"
     policy: Any = parts[-1]
     if policy.name != _POLICY:
         return "policies behind it would see what it has cleared"
-    if sum(part.name == _POLICY for part in parts) > 1:
+    if count > 1:
         return "it is there twice"
     if policy.at_least != "all_or_nothing":
         return f"at_least={policy.at_least!r} is not what clear_at_least means there"

@@ -4,6 +4,7 @@ import leyline_agent as leyline
 from leyline_adapters.anthropic.adapter import BETA, KIND, AnthropicAdapter
 from leyline_agent import AdapterError, Mode, Session
 from leyline_agent.adapter import as_adapter
+from leyline_agent.policy import as_policy
 
 ASK = [{"role": "user", "content": "Fix it."}]
 POLICY = "clear_tool_uses:trigger=1000,keep=2"
@@ -124,7 +125,15 @@ def test_what_means_something_else_is_edited_here_and_told(policies, options, re
 
 def test_a_policy_inside_another_is_not_left_to_the_server():
     session = delegating("when:condition=turns>9,policy=(clear_tool_uses:trigger=1000)")
-    assert "extra_body" not in sent(session)
+    turn = session.begin(ASK)
+    assert "extra_body" not in turn.request
+    assert "inside another" in turn.finish(answered()).detail
+
+
+def test_a_pipeline_in_a_pipeline():
+    inner = leyline.Pipeline(policies=[as_policy("keep_last:n=9"), as_policy(POLICY)])
+    session = delegating([as_policy("cap_at_ingestion"), inner])
+    assert sent(session)["extra_body"] == {"context_management": {"edits": [EDIT]}}
 
 
 def test_what_the_server_did_is_on_the_receipt():

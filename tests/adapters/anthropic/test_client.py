@@ -315,6 +315,20 @@ def test_a_refusal_reaches_the_harness_and_the_retry_acts_once(
     assert len(session.edits) == 2
 
 
+@pytest.mark.parametrize("call", [whole, managed])
+def test_an_upstream_that_is_too_slow(server, scripted, call):
+    scripted.faults = ["sleep"]
+    options = {"api_key": "none", "base_url": server, "max_retries": 0}
+    with leyline.instrument_anthropic() as handle:
+        with anthropic.Anthropic(timeout=0.2, **options) as hasty:
+            with pytest.raises(anthropic.APITimeoutError):
+                call(hasty, [TASK])
+        with anthropic.Anthropic(**options) as patient:
+            call(patient, [TASK])
+    (session,) = handle.sessions
+    assert (session.stats().failed, session.stats().turns) == (1, 1)
+
+
 def test_the_clients_own_retries_are_one_turn(server, scripted):
     scripted.faults = [(429, {"retry-after": "0"}), (529, {})]
     with (
