@@ -27,6 +27,7 @@ Message = dict[str, Any]
 
 # Fields that change what the model reads. Everything else is bookkeeping of some provider.
 _KEPT = ("role", "content", "name", "tool_calls", "tool_call_id", "function_call", "is_error")
+_encode = json.JSONEncoder(sort_keys=True, ensure_ascii=False, default=str).encode
 _PART_EXTRAS = frozenset({"cache_control", "annotations"})
 
 
@@ -73,7 +74,7 @@ def _canonical_call(call: Any) -> Any:
 
 def digest(message: Mapping[str, Any]) -> str:
     """A short hash of the canonical form (128 bits, hex)."""
-    payload = json.dumps(canonical(message), sort_keys=True, ensure_ascii=False, default=str)
+    payload = _encode(canonical(message))
     return hashlib.blake2b(payload.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 

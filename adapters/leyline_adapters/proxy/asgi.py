@@ -54,22 +54,19 @@ class Incoming:
 
     async def until_hang_up(self, work: Coroutine[Any, Any, None]) -> None:
         """Do the work; a client that goes away once its request is read cancels it."""
-        task = asyncio.create_task(work)
-        gone = asyncio.create_task(self._gone())
+        task = asyncio.current_task()
+        assert task is not None
+        watching = asyncio.create_task(self._watch(task))
         try:
-            await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+            await work
         finally:
-            gone.cancel()
-            if not task.done():
-                task.cancel()
-                await asyncio.wait({task})
-        if not task.cancelled():
-            task.result()
+            watching.cancel()  # An answer that is sent whole looks like a hang-up, too.
 
-    async def _gone(self) -> None:
+    async def _watch(self, task: asyncio.Task[Any]) -> None:
         await self._is_read.wait()
         while (await self._receive())["type"] != "http.disconnect":
             pass
+        task.cancel()
 
 
 async def respond(send: Send, status: int, headers: Headers, body: bytes) -> None:

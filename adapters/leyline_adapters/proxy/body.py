@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 __all__ = ["Body", "NotAnObject"]
 
 _value = json.JSONDecoder().raw_decode
+_json = json.JSONEncoder(separators=(",", ":")).encode  # escapes halves of surrogate pairs
 _space = re.compile(r"[ \t\n\r]*").match
 _comma = re.compile(r"[ \t\n\r]*,[ \t\n\r]*").match
 
@@ -148,8 +149,3 @@ class Body:
     def _skip(self, at: int) -> int:
         found = _space(self._text, at)
         return found.end() if found else at
-
-
-def _json(value: Any) -> str:
-    """Escaped: tool output may hold halves of surrogate pairs."""
-    return json.dumps(value, separators=(",", ":"))
