@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -80,41 +80,71 @@ class Redact(Correction):
         forms = (*(_SECRETS if self.known else ()), *self.patterns)
         if not forms:
             return
+        pattern, check = _looked_for(forms)
         kept = {} if self.everywhere else protected_indices(trajectory.messages)
         for index, message in enumerate(trajectory.messages):
-            bare: Message = _without(message, forms, self.placeholder)
-            if bare is not message and index not in kept:
+            if index not in kept and _holds(message, check):
+                bare: Message = _without(message, pattern, self.placeholder)
                 edit = Edit(index, index + 1, (bare,), reason="secret", redact=True)
                 yield replace(edit, may_edit=_PROTECTED) if self.everywhere else edit
 
 
-def _without(value: Any, forms: tuple[str, ...], placeholder: str) -> Any:
-    """A message, or a part of one, with a placeholder for each secret; itself where it has none."""
-    if isinstance(value, str):
-        try:
-            _check(value, forms)
-        except _Found:
-            return _pattern(forms).sub(lambda _: placeholder, value)
-        return value
+def _holds(message: Message, check: Callable[[str], None]) -> bool:
+    try:
+        _search(message, check)
+    except _Found:
+        return True
+    return False
+
+
+def _search(value: Any, check: Callable[[str], None]) -> None:
+    """Check every text in a message but those that only name something.
+
+    Runs over the whole view every turn; a call for each text would take twice as long.
+    """
     if isinstance(value, dict):
-        made = {
-            key: part if key in _NAMING else _without(part, forms, placeholder)
+        for key, part in value.items():
+            if part.__class__ is not str:
+                _search(part, check)
+            elif key not in _NAMING:
+                check(part)
+    elif isinstance(value, list | tuple):
+        for part in value:
+            _search(part, check)
+    elif isinstance(value, str):
+        check(value)
+
+
+def _without(value: Any, pattern: re.Pattern[str], placeholder: str) -> Any:
+    """A message, or a part of one, with a placeholder for each secret."""
+    if isinstance(value, str):
+        return value if _is_data(value) else pattern.sub(lambda _: placeholder, value)
+    if isinstance(value, dict):
+        return {
+            key: part if key in _NAMING else _without(part, pattern, placeholder)
             for key, part in value.items()
         }
-        return made if any(made[key] is not value[key] for key in made) else value
     if isinstance(value, list | tuple):
-        parts = [_without(part, forms, placeholder) for part in value]
-        return parts if any(a is not b for a, b in zip(parts, value, strict=True)) else value
+        return [_without(part, pattern, placeholder) for part in value]
     return value
 
 
+def _is_data(text: str) -> bool:
+    return text.startswith("data:")
+
+
 @lru_cache(maxsize=8)
-def _pattern(forms: tuple[str, ...]) -> re.Pattern[str]:
-    return re.compile("|".join(f"(?:{form})" for form in forms))
+def _looked_for(forms: tuple[str, ...]) -> tuple[re.Pattern[str], Callable[[str], None]]:
+    """One pattern for all forms, and a check that raises where a text has it.
 
+    Texts that have none are remembered: a turn costs what is new in it. What raises is not, so that
+    no secret is kept here.
+    """
+    pattern = re.compile("|".join(f"(?:{form})" for form in forms))
 
-@lru_cache(maxsize=4096)
-def _check(text: str, forms: tuple[str, ...]) -> None:
-    """Raise where there is a secret: what raises is not remembered, so that no secret is."""
-    if not text.startswith("data:") and _pattern(forms).search(text):
-        raise _Found
+    @lru_cache(maxsize=4096)
+    def check(text: str) -> None:
+        if not _is_data(text) and pattern.search(text):
+            raise _Found
+
+    return pattern, check
