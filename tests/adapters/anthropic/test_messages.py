@@ -158,6 +158,17 @@ def test_a_conversation_without_its_opening_begins_with_the_user(body, refusal):
     assert not refusal(back)
 
 
+def test_a_message_of_which_only_thinking_is_left_is_dropped(body, refusal):
+    said = {**body["messages"][1], "content": body["messages"][1]["content"][:2]}
+    given = {**body, "messages": [body["messages"][0], said, {"role": "user", "content": "Go on."}]}
+    conversation = to_chat(given)
+    edited = [*conversation.messages]
+    edited[2] = {**edited[2], "content": ""}
+    back = conversation.restored(edited)
+    assert back["messages"] == [{"role": "user", "content": [text("Fix it."), text("Go on.")]}]
+    assert not refusal(back)
+
+
 def test_images_there_and_back(refusal):
     image = {
         "type": "image",
