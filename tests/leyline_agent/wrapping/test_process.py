@@ -37,10 +37,11 @@ def loop(complete, task, observe, turns=4):
 EDITED = ["stub", "stub", "output of c2"]
 
 
-@pytest.mark.parametrize("complete", [litellm.completion, imported_by_name])
-def test_litellm(at_server, model, task, observe, outputs, stub, complete, tmp_path):
+@pytest.mark.parametrize("called", ["by name", "by module"])
+def test_litellm(at_server, model, task, observe, outputs, stub, called, tmp_path):
     with leyline.instrument_litellm(policies=stub, journal=tmp_path) as handle:
-        loop(lambda messages: litellm.completion(messages=messages, **at_server), task, observe)
+        called_now = {"by name": imported_by_name, "by module": litellm.completion}[called]
+        loop(lambda messages: called_now(messages=messages, **at_server), task, observe)
         assert outputs(model.requests[-1]) == EDITED
     (session,) = handle.sessions
     assert session.version == 4

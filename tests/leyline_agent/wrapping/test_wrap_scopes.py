@@ -202,7 +202,10 @@ def test_a_wrapped_call_inside_a_wrapped_loop(client, task, observe, model, stub
 @pytest.mark.parametrize(
     ("option", "problem"),
     [
-        ({"adapter": "no_such"}, "no adapter named 'no_such'; installed: anthropic, bundled, http, openai"),
+        (
+            {"adapter": "no_such"},
+            "no adapter named 'no_such'; installed: anthropic, bundled, http, openai",
+        ),
         ({"adapter": 3}, "3 is no adapter; pass an Adapter or the name of one"),
         ({"adapter": MockAdapter}, "MockAdapter is a class; pass an adapter made of it"),
         ({"policies": "no_such"}, "no policy named 'no_such'; installed: .*keep_all"),
