@@ -6,7 +6,6 @@ is: so a resumed session edits as this one did.
 
 from __future__ import annotations
 
-import contextvars
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -100,14 +99,14 @@ class Asking:
         if self._at_once:
             self._answer(running)
             return
-        # An empty context: a model call of ours is no turn of the agent's.
-        run = contextvars.Context().run
-        thread = threading.Thread(target=run, args=(self._answer, running), daemon=True)
-        thread.start()
+        threading.Thread(target=self._answer, args=(running,), daemon=True).start()
 
     def _answer(self, running: _Running) -> None:
+        from leyline_agent.wrapping.scope import entered  # Which imports sessions.
+
         try:
-            found = self._fulfil(running.ask)
+            with entered(None):  # A model call of ours is no turn of the agent's.
+                found = self._fulfil(running.ask)
             running.found = Answered(found) if isinstance(found, str) else found
         except Exception as error:  # Whatever a client raises: the reason there is no answer.
             running.found = error

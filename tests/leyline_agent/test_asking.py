@@ -383,6 +383,25 @@ class TestLitellm:
         with pytest.raises(leyline.AdapterError, match=r"title:model=\.\.\., as litellm calls it"):
             by_litellm(Ask("k", (), policy="title"))
 
+    @pytest.mark.parametrize("fulfil", [None, at_once(by_litellm)])
+    def test_in_an_instrumented_process_the_question_is_no_turn_of_the_agent_s(
+        self, upstream: Upstream, fulfil: Any
+    ) -> None:
+        import litellm
+
+        messages: list[Any] = [TASK]
+        title = Title(model="openai/m")
+        with leyline.instrument_litellm(policies=title, fulfil=fulfil) as instrumented:
+            for _ in range(3):
+                response = litellm.completion(model="openai/m", messages=messages)
+                messages = [*messages, response.choices[0].message, TASK]
+                running = instrumented.sessions[-1]._asking._running
+                assert running is None or running.done.wait(30)
+            (session,) = instrumented.sessions
+        assert len(session.receipts) == 3
+        assert len(upstream.requests) == 4
+        assert session.view[1]["content"] == "Title: Of bugs"
+
     def test_in_a_wrapped_loop_the_question_is_no_turn_of_the_agent_s(
         self, upstream: Upstream
     ) -> None:
