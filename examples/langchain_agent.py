@@ -40,11 +40,11 @@ def run_tests() -> str:
     return "12 passed\n" * 200
 
 
-leyline = LeylineMiddleware(policies="truncate_older_than:n=2,max_chars=200")
-agent = create_agent(Scripted(), [run_tests], middleware=[leyline])
+edits = LeylineMiddleware(policies="truncate_older_than:n=2,max_chars=200")
+agent = create_agent(Scripted(), [run_tests], middleware=[edits])
 state = agent.invoke({"messages": [("user", "Does everything pass?")]})
 
 record = sum(len(message.text) for message in state["messages"])
-(session,) = leyline.leyline.sessions
+(session,) = edits.leyline.sessions
 print(f"{state['messages'][-1].text} The record has {record:,} characters; "
       f"{session.stats().edits} edits.")  # fmt: skip

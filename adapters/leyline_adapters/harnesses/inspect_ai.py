@@ -34,7 +34,7 @@ try:
     )
     from inspect_ai.tool import ToolCall, ToolChoice, ToolInfo, ToolParams
 except ImportError as error:
-    raise missing("inspect-ai", "inspect-ai>=0.3.285,<0.4", error) from error
+    raise missing("inspect-ai", "inspect-ai>=0.3.240,<0.4", error) from error
 
 __all__ = ["LeylineAPI", "leyline"]
 

@@ -26,7 +26,7 @@ try:
     from agents import RunHooks
     from agents.run import CallModelData, ModelInputData
 except ImportError as error:
-    raise missing("openai-agents", "openai-agents>=0.24,<1", error) from error
+    raise missing("openai-agents", "openai-agents>=0.20,<1", error) from error
 
 __all__ = ["LeylineHooks"]
 
