@@ -1,6 +1,6 @@
 """What `leyline proxy` adds to a call: the same calls to an instant upstream, with and without it.
 
-    python benchmarks/proxy.py [--rate 20] [--seconds 60] [--out benchmarks/results/proxy.json]
+    python benchmarks/proxy.py [--messages 100 200] [--out benchmarks/results/proxy.json]
 
 The upstream, the proxy and the load are a process each. Fifty conversations (each on a connection
 of its own, as fifty agents have it) take turns at a given rate, whatever the answers take: an
@@ -124,7 +124,9 @@ async def turn(agent: Agent, urls: dict[str, str], figures: Figures, longest: in
         agent.grow()
 
 
-async def load(upstream: str, proxy: str, options: argparse.Namespace) -> tuple[Figures, dict]:
+async def load(
+    upstream: str, proxy: str, options: argparse.Namespace, longest: int
+) -> tuple[Figures, dict[str, int]]:
     """Turns at a steady rate; those that a conversation's earlier turn holds up wait for it."""
     chat = "/v1/chat/completions"
     urls = {arm: (proxy if arm == "proxied" else upstream) + chat for arm in ARMS}
@@ -135,10 +137,10 @@ async def load(upstream: str, proxy: str, options: argparse.Namespace) -> tuple[
     ]
     agents = [Agent(i, random.Random(i), client) for i, client in enumerate(clients)]
     for agent in agents:
-        agent.begin(rng.randrange(4, options.messages, 2))
+        agent.begin(rng.randrange(4, longest, 2))
     figures, warm = Figures(), Figures()
     for agent in agents:
-        await turn(agent, urls, warm, options.messages)
+        await turn(agent, urls, warm, longest)
     started, tasks = time.perf_counter(), []
     count = int(options.rate * options.seconds)
     for number in range(count):
@@ -146,7 +148,7 @@ async def load(upstream: str, proxy: str, options: argparse.Namespace) -> tuple[
         await asyncio.sleep(max(0.0, due - time.perf_counter()))
         figures.late.append((time.perf_counter() - due) * 1e3)
         agent = agents[number % len(agents)]
-        tasks.append(asyncio.create_task(turn(agent, urls, figures, options.messages)))
+        tasks.append(asyncio.create_task(turn(agent, urls, figures, longest)))
     await asyncio.gather(*tasks)
     async with clients[0]["direct"].get(upstream + "/sizes") as answer:
         sizes = await answer.json(content_type=None)
@@ -169,8 +171,8 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def measure(options: argparse.Namespace) -> dict[str, Any]:
-    """Run the processes and the load."""
+def measure(options: argparse.Namespace, longest: int) -> dict[str, Any]:
+    """Run the processes and the load, with conversations that grow to so many messages."""
     port, python = free_port(), sys.executable
     upstream = f"http://127.0.0.1:{port}"
     leyline = [python, "-c", "from leyline_agent.cli import main; main()", "proxy"]
@@ -182,7 +184,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         assert process.stdout is not None
         report = json.loads(process.stdout.readline())
         used = cpu_seconds(process.pid)
-        figures, sizes = asyncio.run(load(upstream, report["url"], options))
+        figures, sizes = asyncio.run(load(upstream, report["url"], options, longest))
         used = cpu_seconds(process.pid) - used
     turns = len(figures.lengths)
     arms = {arm: told(times) for arm, times in figures.times.items()}
@@ -191,13 +193,9 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     assert figures.edits > turns / 4, "the proxy edited too little"
     assert sizes["proxied"] < 0.75 * sizes["direct"] / 2, "the edits did not reach the upstream"
     return {
-        "real_time_priority": os.sched_getscheduler(0) in (os.SCHED_RR, os.SCHED_FIFO),
-        "sessions": options.sessions,
-        "turns_a_second": options.rate,
         "turns": turns,
-        "messages_at_most": options.messages,
+        "messages_at_most": longest,
         "request_characters": told([float(length) for length in figures.lengths]),
-        "policy": POLICY,
         "milliseconds": arms,
         "added_ms": added,
         "noise_ms": noise,
@@ -212,12 +210,21 @@ def main() -> None:
     """Measure and save."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sessions", type=int, default=50)
-    parser.add_argument("--messages", type=int, default=200, help="a conversation's longest")
+    parser.add_argument(
+        "--messages", type=int, nargs="+", default=[100, 200], help="what conversations grow to"
+    )
     parser.add_argument("--rate", type=float, default=20.0, help="turns a second, of all sessions")
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--out")
     options = parser.parse_args()
-    save(options.out, "proxy", measure(options))
+    figures = {
+        "real_time_priority": os.sched_getscheduler(0) in (os.SCHED_RR, os.SCHED_FIFO),
+        "sessions": options.sessions,
+        "turns_a_second": options.rate,
+        "policy": POLICY,
+        "lengths": [measure(options, longest) for longest in options.messages],
+    }
+    save(options.out, "proxy", figures)
 
 
 if __name__ == "__main__":
