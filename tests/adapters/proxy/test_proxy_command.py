@@ -144,6 +144,14 @@ def test_what_cannot_be_run(capsys: pytest.CaptureFixture[str], tmp_path: Path) 
     assert "timing 'soon'" in refused(capsys, *upstream, "--timing", "soon")
 
 
+def test_without_its_extra_it_says_what_to_install() -> None:
+    code = f"import sys; sys.modules['aiohttp'] = None; {MAIN[2]}"
+    command = [sys.executable, "-c", code, "proxy", "--upstream", "http://x", "--port", "0"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "pip install 'leyline-agent[proxy]'" in done.stderr
+
+
 def test_the_json_is_documented() -> None:
     text = (ROOT / "docs" / "proxy.md").read_text()
     part = text.split("## Starting it", 1)[1].split("\n## ", 1)[0]
