@@ -56,7 +56,7 @@ def carry(given: Sequence[Sequence[Any]], parts: Sequence[Part]) -> None:
             if mark is None or (spot is not None and _mark(_at(spot)) is not None):
                 continue
             if last is None:
-                logger.info("no block is left in front of a cache breakpoint: it is dropped")
+                logger.warning("no block is left in front of a cache breakpoint: it is dropped")
             elif _mark(_at(last)) is None:
                 part, at = last
                 plain = as_dict(_at(last)) or {}
