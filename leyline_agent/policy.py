@@ -28,6 +28,7 @@ from pydantic import (
 )
 
 from leyline_agent import options
+from leyline_agent.arrangement import arranged
 from leyline_agent.difference import differences
 from leyline_agent.directive import Mode
 from leyline_agent.edit import Edit, Protected, as_protected
@@ -212,20 +213,6 @@ class Pipeline(Policy):
 
     def __str__(self) -> str:
         return "+".join(map(str, self.policies)) or self.name
-
-
-def arranged(parts: Sequence[Sequence[Edit | Ask]], first: Sequence[Edit] = ()) -> list[Edit | Ask]:
-    """What several policies want, without edits that overlap one taken before.
-
-    Redactions are taken before everything else, `first` included: a secret waits for no other edit.
-    """
-    every = [first, *parts]
-    taken = [edit for part in every for edit in part if isinstance(edit, Edit) and edit.redact]
-    taken += [edit for edit in first if not edit.redact]
-    for part in parts:
-        others = [edit for edit in part if isinstance(edit, Edit) and not edit.redact]
-        taken += [edit for edit in others if not any(map(edit.overlaps, taken))]
-    return [*taken, *(ask for part in parts for ask in part if isinstance(ask, Ask))]
 
 
 class _OfFunction(Policy):

@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from leyline_agent.adapter import Capabilities, WireEdit
+from leyline_agent.arrangement import arranged
 from leyline_agent.directive import Mode, strongest
 from leyline_agent.edit import Edit, sift
 from leyline_agent.errors import EditError, LeylineError, PolicyLoop, UnsupportedMode
 from leyline_agent.oddity import Oddity, oddities
-from leyline_agent.policy import Pipeline, Policy, arranged
+from leyline_agent.policy import Pipeline, Policy
 from leyline_agent.question import Ask
 from leyline_agent.receipt import Reason
 from leyline_agent.timing.moment import Moment

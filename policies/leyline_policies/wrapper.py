@@ -32,8 +32,8 @@ class Wrapper(Policy):
     def inner(self, trajectory: Trajectory) -> list[Edit | Ask]:
         """What the other policy wants, no edit in a weaker mode than this policy's."""
         return [
-            replace(want, mode=strongest(want.mode or self.mode, self.mode))
-            if isinstance(want, Edit)
-            else want
+            want
+            if isinstance(want, Ask) or (want.mode and want.mode.strength >= self.mode.strength)
+            else replace(want, mode=strongest(want.mode or self.mode, self.mode))
             for want in self.policy.wants(trajectory)
         ]
