@@ -19,12 +19,8 @@ from leyline_agent.testing import DeterministicModel, tool_call
 
 NUM_CALLS = 4
 
-# What inspect_ai leaves open, and what it asks of a newer tenacity, is its own business.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:The 'initial' parameter:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:Unclosed:ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+# What inspect_ai asks of a newer tenacity is its own business.
+pytestmark = pytest.mark.filterwarnings("ignore:The 'initial' parameter:DeprecationWarning")
 
 
 def counted(output: ModelOutput) -> ModelOutput:
