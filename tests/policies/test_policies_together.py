@@ -333,21 +333,32 @@ def test_a_turn_costs_what_is_new_in_it() -> None:
         text = f"line {number} of a file\n" * 90
         run.append({"role": "assistant", "content": "hm", "tool_calls": [call]})
         run.append({"role": "tool", "tool_call_id": f"c{number}", "content": text})
+    assert Trajectory(messages=run).tokens() > 100_000
+    for _ in range(4):  # A busy machine is slower now and then.
+        best, scratch = turn_by_turn(policy, run), from_scratch(policy, run)
+        if best < min(0.005, scratch / 3):
+            return
+    pytest.fail(f"a turn took {best * 1e3:.1f} ms, and {scratch * 1e3:.1f} from scratch")
+
+
+def turn_by_turn(policy: str, run: list[dict[str, Any]]) -> float:
+    """Seconds that the quickest of the last turns takes."""
     session, spent = Session(policy, MockAdapter()), []
     for place in range(2, 500, 2):
         started = time.process_time()
         turn = session.begin(run[:place])
         spent.append(time.process_time() - started)
         turn.finish({"choices": [{"message": run[place]}]})
-    scratch = []
-    for _ in range(3):
-        afresh = [dict(message) for message in run[:498]]
-        started = time.process_time()
-        Session(policy, MockAdapter()).begin(afresh)
-        scratch.append(time.process_time() - started)
-    assert Trajectory(messages=run).tokens() > 100_000
     assert len(session.edits) > 100
-    assert min(spent[-20:]) < min(0.005, min(scratch) / 3)
+    return min(spent[-20:])
+
+
+def from_scratch(policy: str, run: list[dict[str, Any]]) -> float:
+    """Seconds that the last turn takes a new session."""
+    afresh = [dict(message) for message in run[:498]]
+    started = time.process_time()
+    Session(policy, MockAdapter()).begin(afresh)
+    return time.process_time() - started
 
 
 @pytest.mark.parametrize("observations", ["tool", "user"])
