@@ -134,11 +134,12 @@ def provider(_provider: Provider) -> Provider:
 
 @dataclass
 class Running:
-    """A proxy that runs."""
+    """A proxy that runs; `closing` closes its clients."""
 
     url: str
     sessions: Sessions
     upstream: Upstream
+    closing: ExitStack
 
     @property
     def all(self) -> list[Session]:
@@ -152,7 +153,9 @@ class Running:
 
     def client(self, key: str = "key-a", path: str = "/v1", **options: Any) -> openai.OpenAI:
         """An OpenAI client of it."""
-        return openai.OpenAI(api_key=key, base_url=self.url + path, max_retries=0, **options)
+        options = {"max_retries": 0, **options}
+        made = openai.OpenAI(api_key=key, base_url=self.url + path, **options)
+        return self.closing.enter_context(made)
 
 
 Start = Callable[..., Running]
@@ -176,7 +179,7 @@ def start() -> Iterator[Start]:
             upstream = Upstream(url, timeout)
             sessions = Sessions(as_policy(policy), options, journal, max_sessions)  # type: ignore[arg-type]
             app = Proxy(upstream, Engine(upstream, adapter), sessions)
-            return Running(stack.enter_context(served(app)), sessions, upstream)
+            return Running(stack.enter_context(served(app)), sessions, upstream, stack)
 
         yield make
 

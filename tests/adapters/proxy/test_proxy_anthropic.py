@@ -45,7 +45,8 @@ def running(start, messages_api):
 
 
 def client_of(running, key="key-a"):
-    return anthropic.Anthropic(api_key=key, base_url=running.url, max_retries=0)
+    made = anthropic.Anthropic(api_key=key, base_url=running.url, max_retries=0)
+    return running.closing.enter_context(made)
 
 
 def asked(messages, **fields):

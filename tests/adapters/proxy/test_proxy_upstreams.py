@@ -7,7 +7,6 @@ import threading
 import time
 
 import httpx
-import openai
 import pytest
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
@@ -70,7 +69,7 @@ def test_a_clients_own_retries_work(proxy, provider, task, monkeypatch):
         return JSONResponse(provider.model.create(**json.loads(body)))
 
     provider.handle = flaky
-    client = openai.OpenAI(api_key="k", base_url=f"{proxy.url}/v1", max_retries=3)
+    client = proxy.client(max_retries=3)
     client.chat.completions.create(model="m", messages=task)
     [session] = proxy.all
     assert (session.version, session.stats().failed) == (1, 2)
