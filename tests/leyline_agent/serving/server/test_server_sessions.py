@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 import httpx
 import pytest
+from chat_texts import STUB, TASK
 
 from leyline_agent.lowering import common_prefix, common_suffix
 from leyline_agent.message import digest, view_digest
@@ -15,14 +16,6 @@ from leyline_agent.serving.chat import ChatService
 
 CHAT = "/v1/chat/completions"
 SESSION = "/v1/leyline/sessions/run"
-OLD = "Traceback (most recent call last): error in line 12. " * 8
-TASK = [
-    {"role": "system", "content": "You are a careful programmer."},
-    {"role": "user", "content": OLD},
-    {"role": "assistant", "content": "The tests run. " * 12},
-    {"role": "user", "content": "List the folder. " * 12},
-]
-STUB = {"role": "user", "content": "[removed]"}
 NEXT = {"role": "user", "content": "Now read the file again and run the tests."}
 
 
