@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
+import logging
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -37,12 +39,21 @@ def run(app: FastAPI, bound: socket.socket, ready: Callable[[], None]) -> None:
     _Server(config, ready).run(sockets=[bound])
 
 
+class _GivenUp(logging.Filter):
+    """Drops the traceback of an answer that outlasted the grace; how many did is one line."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        raised = record.exc_info[1] if record.exc_info else None
+        return not isinstance(raised, asyncio.CancelledError)
+
+
 def _logging() -> dict[str, Any]:
     """Uvicorn's logging and ours, all of it on standard error."""
     config = copy.deepcopy(LOGGING_CONFIG)
     for handler in config["handlers"].values():
         handler["stream"] = "ext://sys.stderr"
     config["loggers"]["uvicorn"]["level"] = "WARNING"
-    config["loggers"]["uvicorn.error"]["level"] = "WARNING"
+    config["filters"] = {"given up": {"()": _GivenUp}}
+    config["loggers"]["uvicorn.error"] |= {"level": "WARNING", "filters": ["given up"]}
     config["loggers"]["leyline"] = {"handlers": ["default"], "level": "INFO", "propagate": False}
     return config
