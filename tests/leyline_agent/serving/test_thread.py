@@ -34,6 +34,8 @@ class Reply:
         self.length = length
         self.made = 0
         self.threads: set[str] = set()
+        self.go_on = threading.Event()
+        self.go_on.set()
         self.job = Job(self.steps)
 
     def steps(self) -> Steps[int]:
@@ -43,6 +45,7 @@ class Reply:
             for number in range(self.length):
                 self.threads.add(threading.current_thread().name)
                 self.made += 1
+                assert self.go_on.wait(10)
                 yield number
                 if number < 500:
                     yield from self.engine.when_room(lambda: run.append([3]))
@@ -79,12 +82,14 @@ async def test_the_loop_runs_on_meanwhile(thread: EngineThread) -> None:
 
 async def test_cancelling_ends_the_job(thread: EngineThread) -> None:
     reply = Reply(thread.scheduler.engine, 490)
+    reply.go_on.clear()
     call = asyncio.create_task(thread.call(reply.job))
-    while reply.made < 3:
+    while not reply.made:
         await asyncio.sleep(0)
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
+    reply.go_on.set()
     until_idle(thread)
     assert reply.made < 490
 

@@ -98,8 +98,10 @@ def test_a_wrapped_loop_edits_ahead(tiny_service: ChatService, live_url: str, wh
     run_agent()
     (session,) = run_agent.leyline.sessions
     session._pace.join()
-    assert [len(receipt.edits) for receipt in session.receipts] == [0, 0, 0, 1, 0, 1]
-    assert {e.mode_used for receipt in session.receipts for e in receipt.edits} == {Mode.FORGET}
-    assert session.stats().failed == 0
     if isinstance(adapter, HttpAdapter):
         adapter.close()
+    # What a random reply's text reads as may differ from what was sampled: a change of nobody's.
+    declared = [[e for e in receipt.edits if e.policy] for receipt in session.receipts]
+    assert [len(edits) for edits in declared] == [0, 0, 0, 1, 0, 1]
+    assert {e.mode_used for edits in declared for e in edits} == {Mode.FORGET}
+    assert session.stats().failed == 0
