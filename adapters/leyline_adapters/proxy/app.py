@@ -96,7 +96,7 @@ class Proxy:
             await self._complete(_DIALECTS[call.path], call, await incoming.whole(), send)
         else:
             body = incoming.pieces() if incoming.has_body else b""
-            await relay(self.upstream, call, body, send, [])
+            await relay(self.upstream, call, body, send, [], incoming.length)
 
     async def _complete(self, dialect: Dialect, call: Call, data: bytes, send: Send) -> None:
         """A call to complete a chat: a turn, or, with the reason in a header, as it is."""

@@ -26,11 +26,17 @@ class Incoming:
     Args:
         scope: the request's head.
         receive: gives its body, and tells when the client has gone.
+
+    Attributes:
+        has_body: whether it has one.
+        length: the line that says how long the body is, where the client has sent one.
     """
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
-        names = {name.lower() for name, _ in scope["headers"]}
-        self.has_body = bool(names & {b"content-length", b"transfer-encoding"})
+        given = {name.lower(): value for name, value in scope["headers"]}
+        self.has_body = not given.keys().isdisjoint({b"content-length", b"transfer-encoding"})
+        known = b"content-length" in given and b"transfer-encoding" not in given
+        self.length: Headers = [(b"content-length", given[b"content-length"])] if known else []
         self._receive = receive
         self._is_read = asyncio.Event()
         if not self.has_body:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 from leyline_adapters.proxy.asgi import Send
 from leyline_adapters.proxy.calls import Call
@@ -19,7 +19,12 @@ class Cut(Exception):
 
 
 async def relay(
-    upstream: Upstream, call: Call, body: bytes | AsyncIterator[bytes], send: Send, said: Headers
+    upstream: Upstream,
+    call: Call,
+    body: bytes | AsyncIterator[bytes],
+    send: Send,
+    said: Headers,
+    length: Sequence[tuple[bytes, bytes]] = (),
 ) -> None:
     """Send a request on, and its answer back.
 
@@ -29,13 +34,14 @@ async def relay(
         body: its body, whole or in pieces.
         send: takes the answer.
         said: header lines that the answer gets besides its own.
+        length: the line that says how long a body in pieces is; without it, it goes chunked.
 
     Raises:
         Broken: no answer came.
         Cut: it broke off.
     """
     address = upstream.address(call.path, call.query)
-    async with upstream.send(call.method, address, call.headers, body) as answer:
+    async with upstream.send(call.method, address, [*call.headers, *length], body) as answer:
         await relayed(answer, send, said)
 
 

@@ -257,3 +257,31 @@ def test_a_client_that_stops_at_the_last_words_leaves_a_turn(proxy, provider, ta
     settled(session, failed=0)
     release.set()
     assert session.history[-1]["content"] == "Hello"
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize("path", ["/v1/responses", "/v1/messages/count_tokens"])
+def test_what_goes_through_says_its_length(start, path, chunked):
+    heads = []
+
+    def take(listening):
+        connection, _ = listening.accept()
+        data = b""
+        while not data.endswith((b"whole}", b"0\r\n\r\n")):
+            data += connection.recv(65536)
+        heads.append(data.lower())
+        connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
+        connection.close()
+
+    body = b"{the body is whole}"
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=take, args=(listening,), daemon=True)
+        thread.start()
+        running = start(f"http://127.0.0.1:{listening.getsockname()[1]}", adapter="openai")
+        sent = iter([body[:5], body[5:]]) if chunked else body
+        assert httpx.post(running.url + path, content=sent, timeout=10).content == b"{}"
+        thread.join(5)
+    head, _, told = heads[0].partition(b"\r\n\r\n")
+    assert (b"transfer-encoding: chunked" in head) is chunked
+    assert (f"content-length: {len(body)}".encode() in head) is not chunked
+    assert (told == body) is not chunked
