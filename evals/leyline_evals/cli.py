@@ -93,7 +93,7 @@ def replay(
     with a cache that forgets, splices (amortize) or repairs. For each, the table says which prompt
     tokens were reused and which computed, and with a model how long the first token took. Ctrl-C
     loses only the run under way; with `--json OUT`, `--resume` goes on. The exit status is 1 when
-    an arm did not do what its name says, 2 on bad input, 130 after Ctrl-C.
+    a policy failed or an arm did not do what its name says, 2 on bad input, 130 after Ctrl-C.
     """
     _check(tokens_only, fidelity, resume, json)
     several = (policy or [""])[0].startswith("@") or len(policy or ()) > 1

@@ -6,6 +6,8 @@ A recorded reply counts as generated: it is put behind the prompt, and only prom
 from __future__ import annotations
 
 import time
+import warnings
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,10 +24,12 @@ from leyline_agent.receipt import Receipt
 from leyline_agent.serving.chat import ChatService
 from leyline_agent.serving.wire import ChatRequest
 from leyline_agent.session import Session
+from leyline_agent.turn import Turn
+from leyline_agent.warning import LeylineWarning
 from leyline_evals.replay.arms import Arm, policy_of
 from leyline_evals.replay.errors import ReplayError
 from leyline_evals.replay.fulfil import NOBODY
-from leyline_evals.replay.records import ArmRun, Ended, FidelityRow, TurnRow
+from leyline_evals.replay.records import ArmRun, Ended, Failed, FidelityRow, TurnRow
 from leyline_evals.replay.workload import Run
 
 __all__ = ["Player"]
@@ -57,6 +61,7 @@ class Player:
         self._service = service
         self._tools = list(run.recording.tools) or None
         self._fulfil = fulfil
+        self._raised: dict[str, Counter[str]] = {}
         own = policy_of(arm, policy)
         self._session = Session(own, BundledAdapter(service), id="replay", fulfil=fulfil)
 
@@ -69,9 +74,7 @@ class Player:
             ReplayError: the policy wants a model asked, and nobody answers.
         """
         reply = self._run.recording.messages[index]
-        started = time.perf_counter()
-        turn = self._session.begin(self._run.prompt(index), self._tools)
-        session_ms = (time.perf_counter() - started) * 1e3
+        turn, session_ms = self._begun(index)
         if turn.asks and self._fulfil is NOBODY:
             raise ReplayError(
                 f"policy {turn.asks[0].policy} wants a model asked, and a replay asks none unless "
@@ -86,6 +89,7 @@ class Player:
             self.ended = Ended(kind=type(error).__name__, detail=str(error))
             return None
         turn.finish(_response(reply, receipt))
+        self._note(turn)
         self.sent = turn.request["messages"]
         edits = len(turn.edits)
         ran = self._service.engine.model is not None
@@ -93,6 +97,26 @@ class Player:
             TurnRow.of(len(self.rows) + 1, receipt, edits=edits, session_ms=session_ms, ran=ran)
         )
         return logits
+
+    def _begun(self, index: int) -> tuple[Turn, float]:
+        """A turn, and the milliseconds its policies and history took."""
+        # What a policy raised is told by the report, of every turn.
+        with warnings.catch_warnings(action="ignore", category=LeylineWarning):
+            started = time.perf_counter()
+            turn = self._session.begin(self._run.prompt(index), self._tools)
+            return turn, (time.perf_counter() - started) * 1e3
+
+    def _note(self, turn: Turn) -> None:
+        """Count the policies that raised; a part that stands in a pipeline twice counts once."""
+        raised = {s.policy: f"{s.kind}: {s.detail}" for s in turn.skipped if not s.where}
+        for policy, error in raised.items():
+            self._raised.setdefault(policy, Counter())[error] += 1
+
+    def _failed(self) -> list[Failed]:
+        return [
+            Failed(policy=policy, turns=errors.total(), error=errors.most_common(1)[0][0])
+            for policy, errors in self._raised.items()
+        ]
 
     def _request(self, keywords: dict[str, Any]) -> ChatRequest:
         body = as_body(keywords, stream=False)
@@ -118,6 +142,7 @@ class Player:
             turns=turns,
             rows=self.rows,
             ended=self.ended,
+            failed=self._failed(),
             fidelity=self.fidelity,
         )
 

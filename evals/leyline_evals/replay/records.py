@@ -12,7 +12,7 @@ from leyline_agent.directive import Mode
 from leyline_agent.receipt import Reason, Receipt
 from leyline_evals.replay.arms import Arm
 
-__all__ = ["ArmRun", "Config", "Ended", "FidelityRow", "TurnRow"]
+__all__ = ["ArmRun", "Config", "Ended", "Failed", "FidelityRow", "TurnRow"]
 
 
 K = TypeVar("K")
@@ -114,6 +114,14 @@ class Ended(Row):
     detail: str
 
 
+class Failed(Row):
+    """A policy that raised: its name, in how many turns, and what it raised most often."""
+
+    policy: str
+    turns: int
+    error: str
+
+
 class ArmRun(Row):
     """One run in one arm: a line of the file beside the report.
 
@@ -124,6 +132,7 @@ class ArmRun(Row):
         turns: how many the run has (or was cut to).
         rows: the turns done.
         ended: why not all are done; None when they are.
+        failed: the policies that raised, each once.
         fidelity: the turns at which it was measured.
     """
 
@@ -136,6 +145,7 @@ class ArmRun(Row):
     turns: int
     rows: list[TurnRow]
     ended: Ended | None = None
+    failed: list[Failed] = Field(default_factory=list)
     fidelity: list[FidelityRow] = Field(default_factory=list)
 
 

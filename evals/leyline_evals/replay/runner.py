@@ -119,7 +119,7 @@ def replay(
         arms=made,
         sooner_than=totals.rival(arms),
         fidelity=totals.fidelity(results),
-        problems=totals.problems(made),
+        problems=totals.problems(results, made),
         notes=totals.notes(results, made),
     )
     return Played(report, results)

@@ -10,7 +10,7 @@ from typing import TypeVar
 from leyline_agent.directive import Mode
 from leyline_agent.receipt import Reason
 from leyline_evals.replay.arms import Arm
-from leyline_evals.replay.records import ArmRun, FidelityRow, TurnRow
+from leyline_evals.replay.records import ArmRun, Failed, FidelityRow, TurnRow
 from leyline_evals.replay.report import ArmFigures, FidelityFigures, RunSummary, Spread
 
 __all__ = ["Results", "fidelity", "figures", "notes", "problems", "rival", "spread", "summary"]
@@ -189,8 +189,35 @@ def summary(run: Mapping[Arm, ArmRun]) -> RunSummary:
     )
 
 
-def problems(made: Mapping[Arm, ArmFigures]) -> list[str]:
-    """Arms that did not do what their name says: their figures measure something else."""
+def problems(results: Results, made: Mapping[Arm, ArmFigures]) -> list[str]:
+    """Policies that failed, and arms that did not do what their name says.
+
+    The figures of either measure something else than what was asked for.
+    """
+    return [*_failures(results), *_spliced_nothing(made)]
+
+
+def _failures(results: Results) -> list[str]:
+    """Each policy that raised, in how many turns, and what; the arm counts that had it oftenest."""
+    turns: Counter[str] = Counter()
+    errors: dict[str, Counter[str]] = {}
+    for run in results:
+        worst: dict[str, Failed] = {}
+        for failed in (one for played in run.values() for one in played.failed):
+            if failed.policy not in worst or worst[failed.policy].turns < failed.turns:
+                worst[failed.policy] = failed
+        for policy, failed in worst.items():
+            turns[policy] += failed.turns
+            errors.setdefault(policy, Counter())[failed.error] += failed.turns
+    whole = sum(max(len(played.rows) for played in run.values()) for run in results)
+    return [
+        f"the policy {policy} failed in {count} of {whole} turns: "
+        f"{errors[policy].most_common(1)[0][0]}"
+        for policy, count in turns.items()
+    ]
+
+
+def _spliced_nothing(made: Mapping[Arm, ArmFigures]) -> list[str]:
     return [
         f"{arm.value} spliced nothing although its {one.edits} edits were to be spliced "
         f"({_told(one.reasons)}): its figures are not those of splicing"
@@ -213,7 +240,8 @@ def notes(results: Results, made: Mapping[Arm, ArmFigures]) -> list[str]:
     """What a reader should know of the figures."""
     found: list[str] = []
     policed = [one for arm, one in made.items() if arm.edits]
-    if policed and not any(one.edits for one in policed):
+    failed = any(played.failed for run in results for played in run.values())
+    if policed and not failed and not any(one.edits for one in policed):
         found.append("the policy edited nothing in these runs")
     short: Counter[tuple[Arm, str]] = Counter()
     for run in results:

@@ -119,6 +119,43 @@ def test_a_question_is_asked_once_for_all_arms(
     assert len(asked) == len(set(asked)) > 0
 
 
+BROKEN = """
+from leyline_agent.policy import policy
+
+
+@policy
+def broken(trajectory):
+    if len(trajectory.messages) > 4:
+        raise ValueError("my bad")
+    return []
+"""
+
+
+def test_a_policy_that_fails_is_a_problem(
+    runs_file: Runs, tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine, out = tmp_path / "mine.py", tmp_path / "out.json"
+    mine.write_text(BROKEN)
+    command = (
+        "replay", runs_file(4, 3), "--tokens-only", "--model", tiny_folder, "--json", out,
+        "-p", f"{mine}:broken+dedupe",
+    )  # fmt: skip
+    # Of both runs the first two turns are short enough.
+    problem = "the policy broken failed in 3 of 7 turns: ValueError: my bad (mine.py, line 8, in "
+    assert leyline(*command) == 1
+    shown, told = capsys.readouterr()
+    assert f"PROBLEM: {problem}" in " ".join(shown.split())
+    assert "edited nothing" not in shown
+    assert "Warning" not in told
+    [found] = json.loads(out.read_text())["problems"]
+    assert found.startswith(problem)
+
+    assert leyline(*command, "-p", "dedupe") == 1
+    assert f"PROBLEM: {mine}:broken+dedupe: {problem}" in capsys.readouterr().out
+    rows = json.loads(out.read_text())["rows"]
+    assert [row["problems"] for row in rows] == [[found], []]
+
+
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [

@@ -15,7 +15,6 @@ from leyline_agent.policy import Policy, parse, policy
 from leyline_agent.readers import Recording
 from leyline_agent.receipt import Reason
 from leyline_agent.trajectory import Trajectory
-from leyline_agent.warning import LeylineWarning
 from leyline_evals.replay.arms import ALL_ARMS, Arm
 from leyline_evals.replay.engines import Engines
 from leyline_evals.replay.play import play
@@ -171,9 +170,11 @@ def test_a_policy_that_raises_is_skipped_that_turn(run: Run, counting: Engines) 
     def broken(seen: Trajectory) -> list[Edit]:
         raise RuntimeError("no")
 
-    with pytest.warns(LeylineWarning, match="policy broken: this turn skipped: RuntimeError"):
-        [played] = play(run, [Arm.AMORTIZE], broken, counting)
+    [played] = play(run, [Arm.AMORTIZE], broken, counting)
     assert len(played.rows) == 9
+    [failed] = played.failed  # and no warning, which would name the replay's own lines
+    assert (failed.policy, failed.turns) == ("broken", 9)
+    assert failed.error.startswith("RuntimeError: no (test_play.py, line ")
     assert sum(row.edits for row in played.rows) == 0
 
 

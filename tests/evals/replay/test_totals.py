@@ -90,7 +90,7 @@ def test_a_policy_that_edits_nothing_is_noted() -> None:
     quiet = [one_run(append_only=[row(1, 5, 5)], amortize=[row(1, 5, 5)])]
     made = totals.figures(quiet)
     assert "the policy edited nothing in these runs" in totals.notes(quiet, made)
-    assert totals.problems(made) == []
+    assert totals.problems(quiet, made) == []
     assert totals.notes(RESULTS, totals.figures(RESULTS)) == []
 
 
@@ -108,8 +108,8 @@ def test_a_policy_that_edits_nothing_is_noted() -> None:
 )
 def test_an_arm_that_spliced_nothing_is_a_problem(reasons: dict[str, int], problem: bool) -> None:
     rows = [row(1, 50, 50, edits=2, reasons=reasons)]
-    made = totals.figures([one_run(append_only=[row(1, 50, 50)], repair=rows)])
-    found = totals.problems(made)
+    results = [one_run(append_only=[row(1, 50, 50)], repair=rows)]
+    found = totals.problems(results, totals.figures(results))
     assert bool(found) is problem
     if problem:
         assert "repair spliced nothing" in found[0]
@@ -117,8 +117,9 @@ def test_an_arm_that_spliced_nothing_is_a_problem(reasons: dict[str, int], probl
 
 
 def test_forget_need_not_splice() -> None:
-    made = totals.figures([one_run(forget=[row(1, 50, 50, edits=1, reasons={"asked": 1})])])
-    assert totals.problems(made) == []
+    results = [one_run(forget=[row(1, 50, 50, edits=1, reasons={"asked": 1})])]
+    made = totals.figures(results)
+    assert totals.problems(results, made) == []
     assert made[Arm.FORGET].compute_ratio is None
 
 
