@@ -24,7 +24,7 @@ from leyline_agent.cli.inspection import (
 from leyline_agent.cli.story import story
 from leyline_agent.cli.telling import tell
 from leyline_agent.cli.text import printable
-from leyline_agent.errors import TrajectoryError
+from leyline_agent.errors import LeylineError, TrajectoryError
 from leyline_agent.journal import is_journal
 from leyline_agent.policy import parse
 from leyline_agent.readers import Recording, read
@@ -83,12 +83,16 @@ def command(
     cannot be read are told on standard error; the exit status is 2 where the run asked for is not
     there.
     """
+    moments = as_timing(timing)
+    if policy is None and moments is not None:
+        raise LeylineError("--timing says when a policy cuts; name one with --policy")
     if policy is None and is_journal(file):
+        if record:
+            raise LeylineError("--record takes a journal as runs; name a --policy to cut them with")
         told = story(file)
         typer.echo(told.model_dump_json(indent=2)) if json else tell(told, why)
         return
     chosen = None if policy is None else parse(policy)
-    moments = as_timing(timing)
     recording, seen = _recording(file, record)
     found = inspect(recording, chosen, seen, moments)
     if json:

@@ -353,6 +353,7 @@ def test_a_file_that_ends_early_shows_what_came_before(
         (("RUN", "--policy", "truncate_older_then"), "did you mean 'truncate_older_than'"),
         (("RUN", "--policy", "truncate_older_than:n=x"), "truncate_older_than"),
         (("RUN", "--timing", "later"), "timing 'later': it is 'now', 'auto'"),
+        (("RUN", "--timing", "auto"), "--timing says when a policy cuts; name one with --policy"),
     ],
 )
 def test_errors_are_one_line(

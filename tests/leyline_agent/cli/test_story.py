@@ -171,6 +171,13 @@ def test_json_is_the_story(path, session, capsys):
     assert Story.model_validate_json(out) == story(path)
 
 
+def test_an_option_that_needs_a_policy_is_told(path, session, capsys):
+    for option, problem in (("--record", "takes a journal as runs"), ("--timing", "says when")):
+        value = "1" if option == "--record" else "auto"
+        status, told = printed(capsys, path, option, value)
+        assert (status, f"{option} {problem}" in told) == (2, True)
+
+
 def test_the_file_is_left_as_it_is(path, session, capsys):
     cut = path.read_bytes() + b'{"v":1,"event":"commit"'
     path.write_bytes(cut)
