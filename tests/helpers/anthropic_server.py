@@ -19,11 +19,14 @@ class Scripted:
         faults: what comes instead of the next answers: (status, headers), "sleep" for one that is
             late, "break" for half of a stream.
         requests: every request that was answered, its headers as `headers`.
+        usages: the usage of every answer.
+        tells_all: whether a stream's last figures have its input, too, as newer servers' do.
     """
 
     def __init__(self, model, refusal):
         self.model, self.refusal = model, refusal
-        self.faults, self.requests, self.extras = [], [], {}
+        self.faults, self.requests, self.usages, self.extras = [], [], [], {}
+        self.tells_all = False
 
     def answer(self, body, headers):
         """(status, headers, pieces of the body)."""
@@ -38,17 +41,18 @@ class Scripted:
         self.requests.append({**body, "headers": headers})
         conversation = to_chat(body)
         made = self.model.complete({"messages": conversation.messages, "tools": conversation.tools})
+        answer = {**to_message(made), **self.extras}
+        self.usages.append(answer["usage"])
         if not body.get("stream"):
-            answer = {**to_message(made), **self.extras}
             return 200, {"content-type": "application/json"}, [json.dumps(answer).encode()]
-        told = [*_events({**to_message(made), **self.extras})]
+        told = [*_events(answer, self.tells_all)]
         if fault == "break":
             told = told[: len(told) // 2]
         pieces = [f"event: {e['type']}\ndata: {json.dumps(e)}\n\n".encode() for e in told]
         return 200, {"content-type": "text/event-stream"}, pieces
 
 
-def _events(answer):
+def _events(answer, tells_all):
     """The events of an answer, its blocks in several pieces."""
     kept = {"id", "type", "role", "model", "usage"}
     empty = {"content": [], "stop_reason": None, "stop_sequence": None}
@@ -61,7 +65,7 @@ def _events(answer):
         yield {"type": "content_block_stop", "index": index}
     end = {key: answer[key] for key in ("stop_reason", "stop_sequence")}
     more = {k: v for k, v in answer.items() if k not in (*kept, *empty)}
-    usage = {"output_tokens": answer["usage"]["output_tokens"]}
+    usage = answer["usage"] if tells_all else {"output_tokens": answer["usage"]["output_tokens"]}
     yield {"type": "message_delta", "delta": end, "usage": usage, **more}
     yield {"type": "message_stop"}
 

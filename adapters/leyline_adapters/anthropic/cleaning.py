@@ -23,11 +23,14 @@ class Cleaning:
         self._delivery = delivery
         self._hidden: set[int] = set()
         self._calls = 0
+        self._start: dict[str, Any] = {}
 
     def __call__(self, event: Any) -> Any:
         """The event as the caller gets it, or DROPPED. Blocks behind a hidden one move up."""
         index = _get(event, "index")
-        if _get(event, "type") == "content_block_start":
+        if _get(event, "type") == "message_start":
+            self._start = _counts(_get(_get(event, "message"), "usage"))
+        elif _get(event, "type") == "content_block_start":
             block = _get(event, "content_block")
             if _get(block, "name") == NAME:
                 self._hidden.add(index)
@@ -46,9 +49,15 @@ class Cleaning:
         if self._hidden and not self._calls and _get(delta, "stop_reason") == "tool_use":
             _set(delta, "stop_reason", "end_turn")
         usage = _get(event, "usage")
-        told = self._delivery({"choices": [], "usage": dict(as_dict(usage) or {})})["usage"]
+        own = {**self._start, **_counts(usage)}  # What it leaves out was told at the start.
+        told = self._delivery({"choices": [], "usage": own})["usage"]
         for name, count in told.items():
-            _set(usage, name, count)
+            if usage is not None and count != own.get(name):
+                _set(usage, name, count)
+
+
+def _counts(usage: Any) -> dict[str, Any]:
+    return {name: count for name, count in (as_dict(usage) or {}).items() if count is not None}
 
 
 def _get(value: Any, key: str) -> Any:

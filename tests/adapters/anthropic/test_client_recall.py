@@ -91,3 +91,15 @@ def test_a_recall_beside_other_calls_is_taken_out(client, scripted, call):
     assert [block.type for block in answer.content] == ["text", "tool_use", "tool_use"]
     assert [block.id for block in answer.content[1:]] == ["c9", "c8"]
     assert answer.stop_reason == "tool_use"
+
+
+@pytest.mark.parametrize("tells_all", [False, True])
+@pytest.mark.parametrize("call", [whole, managed])
+def test_the_usage_is_that_of_both_calls(client, scripted, call, tells_all):
+    scripted.model = DeterministicModel(reply, repeat=True)
+    scripted.tells_all = tells_all
+    policies = "truncate_older_than:n=1,max_chars=200"
+    with leyline.instrument_anthropic(policies=policies, recall=True):
+        answer = run(call, client)
+    for name in ("input_tokens", "output_tokens"):
+        assert getattr(answer.usage, name) == sum(each[name] for each in scripted.usages[-2:])

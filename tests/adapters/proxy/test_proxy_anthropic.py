@@ -5,6 +5,7 @@ import json
 import anthropic
 import httpx
 import pytest
+from anthropic_server import Scripted, serving
 from recalling_model import recalling
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
@@ -66,16 +67,18 @@ def grown(messages, reply):
     ]
 
 
+def replied(client, messages, stream):
+    request = asked(messages, system=SYSTEM)
+    if not stream:
+        return client.messages.create(**request)
+    with client.messages.stream(**request) as said:
+        return said.get_final_message()
+
+
 def turns(running, messages, count, stream=False):
     client = client_of(running)
     for _ in range(count):
-        request = asked(messages, system=SYSTEM)
-        if stream:
-            with client.messages.stream(**request) as said:
-                reply = said.get_final_message()
-        else:
-            reply = client.messages.create(**request)
-        messages = grown(messages, reply)
+        messages = grown(messages, replied(client, messages, stream))
     return messages
 
 
@@ -138,6 +141,20 @@ def test_recalls_are_hidden(start, messages_api, stream, besides):
     assert "leyline_recall" not in json.dumps([m for m in messages if m["role"] == "assistant"])
     [session] = running.all
     assert session.stats().recalls == 2
+
+
+@pytest.mark.parametrize("tells_all", [False, True])
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_usage_is_that_of_hidden_calls_too(start, stream, tells_all):
+    scripted = Scripted(recalling(besides=False), lambda body: "")
+    scripted.tells_all = tells_all
+    with serving(scripted) as url:
+        running = start(url, adapter="openai", recall=True)
+        messages = turns(running, FIRST, 2, stream)
+        usage = replied(client_of(running), messages, stream).usage
+    for name in ("input_tokens", "output_tokens"):
+        assert getattr(usage, name) == sum(each[name] for each in scripted.usages[-2:])
+    assert len(scripted.usages) == 4
 
 
 def test_counting_tokens_goes_through(running, messages_api):
