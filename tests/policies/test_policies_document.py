@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 import re
 from collections.abc import Iterator
@@ -15,7 +16,8 @@ from leyline_agent.options import written
 from leyline_agent.policy import Policy, as_policy, available, parse
 from leyline_agent.trajectory import ToolCall, ToolResult, Trajectory
 
-TEXT = (Path(__file__).resolve().parents[2] / "docs" / "policies.md").read_text()
+ROOT = Path(__file__).resolve().parents[2]
+TEXT = (ROOT / "docs" / "policies.md").read_text()
 SNIPPETS = re.findall(r"^```python\n(.*?)^```$", TEXT, re.M | re.S)
 ROWS = re.findall(r"^\| `(\w+)` \| [^|]+ \| ([^|]*)\|$", TEXT, re.M)
 
@@ -72,6 +74,21 @@ def test_what_a_policy_reads_is_documented(kind: type) -> None:
     assert public - documented <= {"count_delta", "overlaps", "effective_mode"}
 
 
+@pytest.mark.parametrize("runs", ["mini_swe_agent", "openhands"])
+def test_every_policy_has_its_measured_row(runs: str) -> None:
+    found = json.loads((ROOT / "benchmarks" / "results" / f"policies_{runs}.json").read_text())
+    [file] = found["files"]
+    _, _, behind = TEXT.partition("### What each one costs")[2].partition(f"/{file}")
+    table = behind.split("\n\n| ", 1)[1].split("\n\n", 1)[0]
+    rows = re.findall(r"^\| `(.+)` \| ([\d,]+) \|.* ([\d,]+) \|$", table, re.M)
+    measured = [
+        (row["policy"], f"{row['prompt_tokens'] / 1e3:,.0f}", f"{row['edits']:,}")
+        for row in found["rows"]
+    ]
+    assert rows == measured
+    assert set(own_policies()) <= {text.split(":")[0] for text, _, _ in rows}
+
+
 def _is_policy(value: object, number: int) -> bool:
     """Whether a name of a snippet is a policy made there, or a class of policies defined there."""
     if isinstance(value, type):
@@ -88,9 +105,3 @@ def test_options_and_their_defaults_are_documented() -> None:
         assert list(documented) == [field for field in type(policy).model_fields if field != "mode"]
         for field, value in documented.items():
             assert not value or written({field: getattr(policy, field)})[field] == value
-
-
-def test_every_policy_has_its_measured_row() -> None:
-    table = TEXT.split("\n### What each one costs\n")[1].split("\n## ")[0]
-    measured = " ".join(re.findall(r"^\| `(.+?)` \|", table, re.M))
-    assert {name for name in own_policies() if not re.search(rf"\b{name}\b", measured)} == set()
