@@ -13,6 +13,7 @@
     │   ├── EngineUnavailable   the engine does not answer
     │   ├── StaleSession        the caller named a version that is no longer the newest
     │   └── UnknownSession      the engine does not hold the session or version named
+    ├── CallRefused             a model call that must not go out unedited, and cannot be edited
     ├── TrajectoryError         a trajectory that cannot be read
     │   └── UnknownFormat       no reader recognises the content
     └── EngineError             the bundled engine cannot do what was asked
@@ -30,6 +31,7 @@ from __future__ import annotations
 __all__ = [
     "AdapterError",
     "BrokenToolPair",
+    "CallRefused",
     "ContextOverflow",
     "EditError",
     "EngineError",
@@ -102,6 +104,10 @@ class StaleSession(AdapterError):
 
 class UnknownSession(AdapterError):
     """The engine does not hold the session or version named; a full request makes it anew."""
+
+
+class CallRefused(LeylineError):
+    """A policy redacts, no turn can be opened, and so the model call is not made."""
 
 
 class TrajectoryError(LeylineError):

@@ -10,12 +10,12 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from leyline_agent.branch import Snapshot
-from leyline_agent.errors import TrajectoryError
+from leyline_agent.errors import LeylineError, TrajectoryError
 from leyline_agent.message import Message
 from leyline_agent.proposal import Accepted
 from leyline_agent.recall.exchange import Exchange
@@ -26,7 +26,7 @@ from leyline_agent.view import restored, tombstone
 if TYPE_CHECKING:
     from leyline_agent.turn import Prepared
 
-__all__ = ["Journal", "Loaded", "SCHEMA", "begins", "checked", "is_journal", "load"]
+__all__ = ["Journal", "Loaded", "SCHEMA", "begins", "check_path", "checked", "is_journal", "load"]
 
 SCHEMA = 1
 
@@ -38,18 +38,69 @@ Event = dict[str, Any]
 class Journal:
     """Appends a session's events to a file; makes the folders above it.
 
-    The file is opened for each event, so nothing needs closing and a moved file is followed.
+    The file is opened for each event, so nothing needs closing. One that cannot be written any
+    more is left as it is, readable up to there: nothing goes behind a hole.
+
+    Args:
+        path: the file.
+        failed: told of a write that failed, by kind and in words; None to raise it.
+
+    Raises:
+        LeylineError: it is no path, or lies in what is no folder.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
+    def __init__(
+        self, path: str | os.PathLike[str], failed: Callable[[str, str], None] | None = None
+    ) -> None:
+        self.path = check_path(path)
+        self.on_failure = failed
+        self._is_off = False
+        self._end: tuple[int, int] | None = None  # Whose file it was, and where it ended.
+        self._to_redact: tuple[frozenset[tuple[int, str]], frozenset[str]] | None = None
 
     def write(self, event: str, **fields: Any) -> None:
-        """Append one event."""
+        """Append one event; where that failed once, nothing any more.
+
+        Raises:
+            TrajectoryError: another session has written to the file since.
+            OSError: nobody is to be told of the failure, or the first event has no file.
+        """
+        if self._is_off:
+            return
         line = _line({"v": SCHEMA, "event": event, "time": round(time.time(), 3), **fields})
+        try:
+            self._append(line)
+        except OSError as error:
+            if self.on_failure is None or self._end is None:
+                raise
+            self._is_off = True
+            self.on_failure(
+                type(error).__name__,
+                f"the journal {self.path} cannot be written: {error}. It ends there, and the "
+                "session goes on in memory",
+            )
+
+    def _append(self, line: str) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="ascii") as file:
+            self._check_ours(os.fstat(file.fileno()))
             file.write(line)
+            file.flush()
+            self._end = _end(os.fstat(file.fileno()))
+
+    def _check_ours(self, found: os.stat_result) -> None:
+        """That nobody has written since this did.
+
+        Raises:
+            TrajectoryError: somebody has.
+        """
+        if self._end is None:
+            self._end = _end(found)
+        elif self._end != _end(found):
+            raise TrajectoryError(
+                f"{self.path} was continued by another session, or changed; this one can go on "
+                "with it no more. Resume it anew, and let one session at a time write it"
+            )
 
     def opened(self, state: State, adapter: str, policies: Sequence[str]) -> None:
         """A new session begins its journal.
@@ -83,8 +134,8 @@ class Journal:
 
     def committed(self, prepared: Prepared, made: Snapshot, gone: Gone, receipt: Receipt) -> None:
         """A call was answered: what was new in the history, the edits, the reply, the receipt."""
-        if gone.places:
-            self.redact(gone.places, gone.stubs)
+        if gone.places or self._to_redact:
+            self._redact_or_tell(gone)
         draft, proposal = prepared.draft, prepared.proposal
         asked, replied = made.history[: len(draft.history)], made.history[len(draft.history) :]
         self.write(
@@ -108,6 +159,22 @@ class Journal:
         kind = told if isinstance(told, str) else type(told).__name__
         self.write("fail", version=prepared.commit.version, error=kind)
 
+    def _redact_or_tell(self, gone: Gone) -> None:
+        """Redact, and what could not be redacted before; from a journal that is off as well."""
+        places, stubs = self._to_redact or (frozenset(), frozenset())
+        self._to_redact = (places | gone.places, stubs | gone.stubs)
+        try:
+            self.redact(*self._to_redact)
+            self._to_redact = None
+        except (OSError, TrajectoryError) as error:
+            if self.on_failure is None:
+                raise
+            self.on_failure(
+                "NotRedacted",
+                f"what was redacted is still in the journal {self.path}, which cannot be written: "
+                f"{error}. It is tried again in the next turn; delete the file if there is none",
+            )
+
     def redact(self, places: Collection[tuple[int, str]], stubs: Collection[str]) -> None:
         """Put tombstones for redacted text into the lines already written.
 
@@ -115,15 +182,21 @@ class Journal:
             places: history index and digest of each redacted message.
             stubs: digests of replacements that stood for such messages in a view.
         """
-        if not self.path.exists():
+        if not self.path.is_file():
             return
+        self._check_ours(self.path.stat())
         events = [_redacted(event, places, stubs) for event in load(self.path).events]
         scratch = self.path.with_name(self.path.name + ".redacting")
-        with scratch.open("w", encoding="ascii") as file:
-            file.writelines(map(_line, events))
-            file.flush()
-            os.fsync(file.fileno())
-        scratch.replace(self.path)
+        try:
+            with scratch.open("w", encoding="ascii") as file:
+                file.writelines(map(_line, events))
+                file.flush()
+                os.fsync(file.fileno())
+            scratch.replace(self.path)
+        except OSError:
+            scratch.unlink(missing_ok=True)
+            raise
+        self._end = _end(self.path.stat())
 
 
 class Loaded(NamedTuple):
@@ -138,6 +211,21 @@ class Loaded(NamedTuple):
     events: list[Event]
     dropped: int
     end: int
+
+
+def check_path(path: str | os.PathLike[str]) -> Path:
+    """A path that a journal, or a folder of journals, can be made at.
+
+    Raises:
+        LeylineError: it is no path, or something above it is no folder.
+    """
+    if not isinstance(path, str | os.PathLike) or not os.fspath(path):
+        raise LeylineError(f"journal={path!r}: it is a path, as text or a pathlib.Path")
+    found = Path(path)
+    above = next((folder for folder in found.parents if folder.exists()), None)
+    if above is not None and not above.is_dir():
+        raise LeylineError(f"journal {found}: {above} is a file; name a place in a folder")
+    return found
 
 
 def is_journal(path: str | os.PathLike[str]) -> bool:
@@ -199,6 +287,10 @@ def checked(event: Any, where: str) -> Event:
 
 def _line(event: Mapping[str, Any]) -> str:
     return json.dumps(event, separators=(",", ":"), default=str) + "\n"
+
+
+def _end(found: os.stat_result) -> tuple[int, int]:
+    return found.st_ino, found.st_size
 
 
 def _edit(accepted: Accepted) -> dict[str, Any]:

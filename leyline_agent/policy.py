@@ -154,6 +154,14 @@ class Policy(BaseModel):
         """The options that are not at their defaults."""
         return {key: getattr(self, key) for key in self.model_dump(exclude_defaults=True)}
 
+    @property
+    def redacts(self) -> bool:
+        """Whether a call is better not made than made without this policy's edits; False.
+
+        Override it in a policy of yours that takes out what must not be sent.
+        """
+        return False
+
     def propose(self, trajectory: Trajectory) -> list[Edit]:
         """The edits with this policy's name, mode and permissions filled in.
 
@@ -202,6 +210,11 @@ class Pipeline(Policy):
     def name(self) -> str:
         """The parts' names joined by '+'."""
         return "+".join(part.name for part in self.policies) or "pipeline"
+
+    @property
+    def redacts(self) -> bool:
+        """Whether one of the parts does."""
+        return any(part.redacts for part in self.policies)
 
     def wants(self, trajectory: Trajectory) -> list[Edit | Ask]:
         """The parts' edits, without those that overlap an earlier part's, and their questions."""

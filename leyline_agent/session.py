@@ -15,6 +15,7 @@ import threading
 import uuid
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -47,6 +48,7 @@ from leyline_agent.timing.pace import Pace
 from leyline_agent.trajectory import DEFAULT_CHARS_PER_TOKEN
 from leyline_agent.turn import Turn
 from leyline_agent.turning import Turning
+from leyline_agent.warning import LeylineWarning, warn
 
 if TYPE_CHECKING:
     from leyline_agent.recall.keeper import Keeper
@@ -56,6 +58,9 @@ __all__ = ["Session"]
 logger = logging.getLogger("leyline.session")
 
 MAX_SKIPPED = 1000
+
+JOURNAL = "journal"
+"""Who is on record where the journal fails."""
 
 
 class Session(Turning):
@@ -84,6 +89,7 @@ class Session(Turning):
         written = None if journal is None else Journal(journal)
         self._configure(state, policies, adapter, settings, written)
         if written:
+            written.on_failure = self._without_journal
             parts = [part.name for part in self._proposer.parts]
             written.opened(state, self.adapter.name, parts)
 
@@ -103,6 +109,7 @@ class Session(Turning):
         session = cls.__new__(cls)
         settings, journal = Settings.of(options), Journal(path)
         session._configure(replay(path, settings.pinned), policies, adapter, settings, journal)
+        journal.on_failure = session._without_journal
         journal.write("resume")
         if session._keeper:
             session._keeper.restore(session._state.heads)
@@ -133,6 +140,7 @@ class Session(Turning):
         self._observers = Observers((self._pace, *settings.observers), journal)
         self._asking = Asking(settings.fulfil, state, journal)
         self._state = state
+        self._told_of_journal: set[str] = set()
         self._pinned = settings.pinned
         self._pins: set[tuple[int, str]] = set()
         self._lock = threading.RLock()
@@ -240,6 +248,16 @@ class Session(Turning):
                         f"cannot pin message {index}; the history has {len(history)} messages"
                     )
                 self._pins.add((index, history[index].digest))
+
+    def _without_journal(self, kind: str, text: str) -> None:
+        """The journal failed; the session goes on, and the user learns of it."""
+        self._skipped.append(Skipped(JOURNAL, "", kind, text))
+        logger.error("session %s: %s", self.id, text)
+        if kind in self._told_of_journal:
+            return
+        self._told_of_journal.add(kind)
+        with suppress(LeylineWarning):  # Warnings are errors to this user; the edits are not lost.
+            warn(f"{text}. It is in session.skipped")
 
     def _check_version(self, expected: int | None) -> None:
         if expected is not None and expected not in self._state.current:

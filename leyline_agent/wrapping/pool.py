@@ -31,6 +31,7 @@ class SessionPool:
         max_sessions: how many are kept.
         anew: a list that ends with its task begins a conversation though another began alike, as
             where one task is tried many times; otherwise it is that one, asked again.
+        redacts: whether a policy of the sessions does; see `Policy.redacts`.
     """
 
     def __init__(
@@ -39,7 +40,9 @@ class SessionPool:
         max_sessions: int = MAX_SESSIONS,
         *,
         anew: bool = False,
+        redacts: bool = False,
     ) -> None:
+        self.redacts = redacts
         self._make = make
         self._max_sessions = max_sessions
         self._anew = anew

@@ -23,6 +23,7 @@ from leyline_agent.turn import Turn
 from leyline_agent.warning import LeylineWarning, warn
 from leyline_agent.wrapping.exchange import Exchange
 from leyline_agent.wrapping.pool import SessionPool
+from leyline_agent.wrapping.refusal import check_may_pass
 from leyline_agent.wrapping.streams import as_it_is
 
 __all__ = [
@@ -356,6 +357,7 @@ def open_turn(pool: SessionPool, bypassed: deque[str], request: Request) -> Turn
     """A turn for a call; None when none can be opened, which must not cost the user the call.
 
     Raises:
+        CallRefused: no turn can be opened, and a policy redacts.
         LeylineWarning: to a user to whom warnings are errors.
     """
     options = {key: value for key, value in request.items() if key not in ("messages", "tools")}
@@ -365,10 +367,11 @@ def open_turn(pool: SessionPool, bypassed: deque[str], request: Request) -> Turn
         raise
     except LeylineError as error:
         reason = f"{type(error).__name__}: {error}"
-        logger.warning("a model call goes out unedited: %s", reason)
     except Exception as error:  # A fault in an adapter, a pin function or a journal's disk.
         reason = f"{type(error).__name__}: {error}"
-        logger.exception("a model call goes out unedited")
+        logger.exception("a model call cannot be edited")
+    check_may_pass(pool.redacts, reason)
+    logger.warning("a model call goes out unedited: %s", reason)
     pass_by(bypassed, reason)
     return None
 

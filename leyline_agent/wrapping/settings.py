@@ -11,6 +11,7 @@ from pathlib import Path
 
 from leyline_agent.adapter import Adapter, as_adapter
 from leyline_agent.errors import LeylineError
+from leyline_agent.journal import check_path
 from leyline_agent.policy import Policy
 from leyline_agent.session import Session
 from leyline_agent.settings import SessionOptions
@@ -56,7 +57,8 @@ class Wrapped:
 
     def pool(self, *, max_sessions: int = MAX_SESSIONS, anew: bool = False) -> SessionPool:
         """An empty pool of sessions with these settings; its options as there."""
-        return SessionPool(self._make_session, max_sessions, anew=anew)
+        redacts = self.policy.redacts
+        return SessionPool(self._make_session, max_sessions, anew=anew, redacts=redacts)
 
     def _make_session(self) -> Session:
         id = f"{self.name}-{uuid.uuid4().hex[:12]}"
@@ -70,11 +72,11 @@ def journal_folder(journal: str | os.PathLike[str] | None) -> Path | None:
     """The folder that each session's journal is written in.
 
     Raises:
-        LeylineError: it is a file.
+        LeylineError: it is a file, in one, or no path.
     """
     if journal is None:
         return None
-    folder = Path(journal)
+    folder = check_path(journal)
     if folder.exists() and not folder.is_dir():
         raise LeylineError(f"journal {folder} is a file; name a folder, each session writes a file")
     return folder

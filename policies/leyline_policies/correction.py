@@ -19,6 +19,11 @@ class Correction(Policy):
 
     mode: Mode = Mode.FORGET
 
+    @property
+    def redacts(self) -> bool:
+        """A call is not made without a correction."""
+        return True
+
     @field_validator("mode")
     @classmethod
     def _forgets(cls, mode: Mode) -> Mode:

@@ -29,6 +29,11 @@ class Wrapper(Policy):
     policy: Annotated[SerializeAsAny[Policy], BeforeValidator(as_policy)]
     mode: Mode = Mode.AMORTIZE
 
+    @property
+    def redacts(self) -> bool:
+        """Whether the other policy does."""
+        return self.policy.redacts
+
     def inner(self, trajectory: Trajectory) -> list[Edit | Ask]:
         """What the other policy wants, no edit in a weaker mode than this policy's."""
         return [

@@ -1,9 +1,11 @@
 import json
 import logging
+import shutil
+from pathlib import Path
 
 import pytest
 
-from leyline_agent import Edit, Mode, Policy, Session, TrajectoryError
+from leyline_agent import Edit, LeylineWarning, Mode, Policy, Session, TrajectoryError
 from leyline_agent.testing import DeterministicModel, MockAdapter, tool_call
 
 SYSTEM = {"role": "system", "content": "You fix bugs."}
@@ -41,6 +43,11 @@ def events(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+def copied(path):
+    """A copy, for a second session: one journal has one writer."""
+    return Path(shutil.copy(path, path.with_suffix(".copy")))
+
+
 @pytest.fixture
 def path(tmp_path):
     return tmp_path / "runs" / "one.jsonl"
@@ -72,7 +79,7 @@ def test_a_resumed_session_is_the_one_that_was_left(path):
     messages = run(session, 4)
     other = run(session, 2, [*messages[:5], {"role": "user", "content": "Try again."}])
     session.begin(other).fail(TimeoutError("the text of an error may quote anything"))
-    resumed = Session.resume(path, Stub(), session.adapter)
+    resumed = Session.resume(copied(path), Stub(), session.adapter)
     for what in ("id", "version", "history", "view", "edits", "receipts"):
         assert getattr(resumed, what) == getattr(session, what)
     for conversation in (messages, other):
@@ -110,7 +117,7 @@ def test_branches_that_cut_an_edit_are_rebuilt(path):
     session.edit(Edit(8, 8, ({"role": "user", "content": "note"},)))
     messages = run(session, 1, messages)
     run(session, 1, [*messages[:4], TASK])
-    resumed = Session.resume(path, adapter=session.adapter)
+    resumed = Session.resume(copied(path), adapter=session.adapter)
     assert resumed.view == session.view
     assert resumed.begin(messages).commit == session.begin(messages).commit
 
@@ -192,7 +199,7 @@ def test_redacted_text_leaves_the_journal(path):
     messages = run(session, 1, messages)
     assert "hunter2" not in path.read_text()
     assert list(path.parent.iterdir()) == [path]
-    resumed = Session.resume(path, adapter=session.adapter)
+    resumed = Session.resume(copied(path), adapter=session.adapter)
     assert (resumed.view, resumed.history) == (session.view, session.history)
     assert resumed.begin(messages).commit == session.begin(messages).commit
 
@@ -244,3 +251,64 @@ def test_a_call_given_up_without_a_word_is_told(path):
     session = Session(journal=path)
     session.begin([TASK]).fail()
     assert events(path)[-1]["error"] == "abandoned"
+
+
+needs_full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+
+
+def fill_disk(session, monkeypatch):
+    """Let every further write of its journal find no room."""
+    monkeypatch.setattr(session._observers.journal, "path", Path("/dev/full"))
+    monkeypatch.setattr(session._observers.journal, "_check_ours", lambda found: None)
+
+
+@needs_full
+def test_a_full_disk_costs_no_edits(path, monkeypatch):
+    session = Session(Stub(), MockAdapter(model()), journal=path)
+    messages = run(session, 2)
+    before = path.read_bytes()
+    fill_disk(session, monkeypatch)
+    with pytest.warns(LeylineWarning, match="cannot be written.*No space left"):
+        run(session, 3, messages)
+    monkeypatch.undo()
+    assert session.version == 5
+    assert session.view[3]["content"] == "stub"
+    assert [note.kind for note in session.skipped] == ["OSError"]
+    turn = session.begin([*session.history, result("x")])
+    turn.fail()
+    assert path.read_bytes() == before  # There is room again, but a hole as well.
+    assert Session.resume(path, Stub(), MockAdapter(model())).version == 2
+
+
+@needs_full
+def test_a_journal_that_never_had_room_costs_no_edits():
+    with pytest.warns(LeylineWarning, match="journal /dev/full cannot be written"):
+        session = Session(Stub(), MockAdapter(model()), journal="/dev/full")
+    run(session, 3)
+    assert session.edits
+
+
+def test_a_redaction_that_does_not_reach_the_journal_is_told(path):
+    session = Session(None, MockAdapter(model()), journal=path)
+    messages = run(session, 2)
+    messages[5]["content"] = "unseen"
+    messages = run(session, 1, messages)
+    scratch = path.with_name(path.name + ".redacting")
+    scratch.mkdir()
+    session.edit(Edit(5, 6, ({**messages[5], "content": "gone"},), redact=True))
+    with pytest.warns(LeylineWarning, match="still in the journal"):
+        messages = run(session, 1, messages)
+    assert b"unseen" in path.read_bytes()
+    scratch.rmdir()
+    run(session, 1, messages)
+    assert b"unseen" not in path.read_bytes()
+
+
+def test_of_two_that_resume_one_journal_the_first_is_refused(path):
+    messages = run(Session(Stub(), MockAdapter(model()), journal=path), 1)
+    one = Session.resume(path, Stub(), MockAdapter(model()))
+    two = Session.resume(path, Stub(), MockAdapter(model()))
+    run(two, 1, messages)
+    with pytest.raises(TrajectoryError, match="continued by another session"):
+        one.begin(messages)
+    assert Session.resume(path).version == 2

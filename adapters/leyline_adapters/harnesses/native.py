@@ -19,12 +19,13 @@ from typing import Any, Generic, TypeVar
 
 from leyline_adapters.harnesses.codec import Codec, Completion, completion, missing, restored
 from leyline_agent.adapter import Adapter, CallingAdapter, Request, check_adapter
-from leyline_agent.errors import AdapterError, LeylineError
+from leyline_agent.errors import AdapterError, CallRefused, LeylineError
 from leyline_agent.policy import PolicyLike, as_policy
 from leyline_agent.settings import SessionOptions, Settings
 from leyline_agent.turn import Turn
 from leyline_agent.warning import LeylineWarning, warn
 from leyline_agent.wrapping.pool import SessionPool
+from leyline_agent.wrapping.refusal import check_may_pass
 from leyline_agent.wrapping.scope import TurnExchange, open_turn, pass_by
 from leyline_agent.wrapping.settings import Wrapped, journal_folder
 
@@ -252,14 +253,15 @@ class Harness(Generic[N]):
             if made.extra and not self._makes_calls:
                 self._tell(made.extra)
             return made
-        except LeylineWarning as error:
+        except (CallRefused, LeylineWarning) as error:
             TurnExchange(whole, None, turn).failed(error)
             raise
         except Exception as error:  # A message that the codec cannot read or write.
             TurnExchange(whole, None, turn).failed(error)
             if caller and "messages" not in whole:
                 raise
-            logger.exception("a model call goes out unedited")
+            logger.exception("a model call cannot be edited")
+            check_may_pass(self.leyline.policy.redacts, f"{type(error).__name__}: {error}")
             pass_by(self.leyline.bypassed, f"{type(error).__name__}: {error}")
             return NativeTurn(self._codec, natives, whole, TurnExchange(whole, caller, None))
 

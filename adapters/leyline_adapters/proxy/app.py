@@ -22,7 +22,8 @@ from leyline_adapters.proxy.sessions import Sessions
 from leyline_adapters.proxy.turns import ManagedCall
 from leyline_adapters.proxy.upstream import Broken, Upstream
 from leyline_agent._version import __version__
-from leyline_agent.errors import LeylineError
+from leyline_agent.errors import CallRefused, LeylineError
+from leyline_agent.wrapping.refusal import check_may_pass
 
 __all__ = ["Proxy"]
 
@@ -99,7 +100,10 @@ class Proxy:
             await relay(self.upstream, call, body, send, [], incoming.length)
 
     async def _complete(self, dialect: Dialect, call: Call, data: bytes, send: Send) -> None:
-        """A call to complete a chat: a turn, or, with the reason in a header, as it is."""
+        """A call to complete a chat: a turn, or, with the reason in a header, as it is.
+
+        Refused where it is no turn and a policy redacts.
+        """
         try:
             asked = dialect.asked(Body(data, ("messages", "tools")))
             adapter = await self.engine.adapter(dialect, call.headers)
@@ -113,10 +117,17 @@ class Proxy:
         except LeylineError as error:
             reason = f"{type(error).__name__}: {error}"
         except Exception as error:  # A fault in a pin function or a journal's disk.
-            logger.exception("a call goes out unedited")
+            logger.exception("a call cannot be edited")
             reason = f"{type(error).__name__}: {error}"
         else:
             await ManagedCall(self.upstream, dialect, call, asked, turn).answer(send)
+            return
+        try:
+            check_may_pass(self.sessions.policy.redacts, reason)
+        except CallRefused as error:
+            logger.error("%s", error)
+            body = problem(_api(call.path), 500, "call_refused", str(error))
+            await respond(send, 500, JSON, body)
             return
         logger.warning("a call goes out unedited: %s", reason)
         await relay(self.upstream, call, data, send, told({"Leyline-Bypassed": reason}))
