@@ -20,7 +20,7 @@ from leyline_adapters.proxy.problems import Api, problem
 from leyline_adapters.proxy.relay import Cut, relay
 from leyline_adapters.proxy.sessions import Sessions
 from leyline_adapters.proxy.turns import ManagedCall
-from leyline_adapters.proxy.upstream import Broken, Upstream
+from leyline_adapters.proxy.upstream import MARKER, Broken, Upstream
 from leyline_agent._version import __version__
 from leyline_agent.errors import CallRefused, LeylineError
 from leyline_agent.wrapping.refusal import check_may_pass
@@ -74,6 +74,10 @@ class Proxy:
         except LeylineError as error:
             api = _api(scope["path"])
             await respond(send, 400, JSON, problem(api, 400, "invalid_session", str(error)))
+            return
+        if (MARKER, self.upstream.marker) in call.headers:
+            body = problem(_api(call.path), 508, "loop_detected", _loop(self.upstream.url))
+            await respond(send, 508, JSON, body)
             return
         incoming = Incoming(scope, receive)
         self._in_flight += 1
@@ -141,6 +145,13 @@ class Proxy:
             "sessions": len(self.sessions),
             "in_flight": self._in_flight - 1,
         }
+
+
+def _loop(upstream: str) -> str:
+    return (
+        f"the request came back to the proxy that sent it on: its upstream, {upstream}, leads here "
+        "again; start it with --upstream at the provider"
+    )
 
 
 def _api(path: str) -> Api:

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import typer
 from pydantic import BaseModel
 
+from leyline_adapters.proxy.address import leads_to
 from leyline_agent.cli.serve import listen
 from leyline_agent.directive import Mode
 from leyline_agent.errors import LeylineError
@@ -108,6 +109,11 @@ def command(
     with listen(host, port) as bound:
         needs = _needed()
         up = needs.Upstream(upstream, timeout)
+        if leads_to(bound, up.host, up.port):
+            raise LeylineError(
+                f"--upstream {upstream} is where the proxy listens itself; name the provider's "
+                "address, or listen at another --port"
+            )
         engine = needs.Engine(up, adapter)
         sessions = needs.Sessions(edits, options, folder, max_sessions)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import uuid
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from urllib.parse import urlsplit
@@ -18,10 +19,13 @@ from yarl import URL
 
 from leyline_agent.errors import LeylineError
 
-__all__ = ["Answer", "Broken", "Headers", "Upstream", "forwarded"]
+__all__ = ["MARKER", "Answer", "Broken", "Headers", "Upstream", "forwarded"]
 
 Headers = list[tuple[bytes, bytes]]
 """Raw header lines, names in lower case."""
+
+MARKER = b"leyline-proxy"
+"""The header that names each proxy a request went through, a line for each."""
 
 _CONNECT_SECONDS = 10.0
 _DETECT_SECONDS = 3.0
@@ -134,6 +138,10 @@ class Upstream:
         url: the base URL as clients of its API have it, with or without `/v1`.
         timeout: seconds to wait for an answer to begin, and then for each piece of it.
 
+    Attributes:
+        host, port: of its address.
+        marker: names this proxy in the requests that go there.
+
     Raises:
         LeylineError: the address is none.
     """
@@ -148,6 +156,9 @@ class Upstream:
         if parts.query or parts.fragment:
             raise LeylineError(f"--upstream {url!r} has a query; name the base URL only")
         self.url = url.rstrip("/")
+        self.host = parts.hostname
+        self.port = parts.port or {"http": 80, "https": 443}[parts.scheme]
+        self.marker = uuid.uuid4().hex.encode()
         self._origin = f"{parts.scheme}://{parts.netloc}"
         self._base = parts.path.rstrip("/")
         self._timeout = timeout
@@ -195,7 +206,8 @@ class Upstream:
             Broken: no answer came, or it broke off while it was read.
         """
         assert self._client is not None, "the upstream is used inside its `async with`"
-        lines = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
+        marked = [*headers, (MARKER, self.marker)]
+        lines = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in marked]
         with self.reaching():
             response = await self._client.request(
                 method,

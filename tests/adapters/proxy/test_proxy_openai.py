@@ -107,7 +107,7 @@ def test_unedited_requests_go_up_byte_for_byte(proxy, provider):
     assert head["authorization"] == "Bearer secret"
     assert (head["x-custom"], head["openai-organization"]) == ("kept", "org")
     assert head["content-type"] == "application/json"
-    assert not [name for name in head if name.startswith("leyline")]
+    assert [name for name in head if name.startswith("leyline")] == ["leyline-proxy"]
     assert head["host"] in provider.url
 
 
