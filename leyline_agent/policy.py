@@ -36,6 +36,7 @@ from leyline_agent.errors import PolicyError
 from leyline_agent.finding import available, find, split_name
 from leyline_agent.message import Message, copy
 from leyline_agent.question import Ask
+from leyline_agent.redaction import in_force, redacts
 from leyline_agent.trajectory import Trajectory
 
 __all__ = [
@@ -201,7 +202,7 @@ class Pipeline(Policy):
     """Several policies on one view: each sees the view as it is, earlier ones have precedence.
 
     An edit that overlaps one already taken is left for a later turn, so a pipeline never yields
-    an illegal batch out of legal parts.
+    an illegal batch out of legal parts. Redactions do not wait: those of one message are one edit.
     """
 
     policies: tuple[Policy, ...] = ()
@@ -218,7 +219,11 @@ class Pipeline(Policy):
 
     def wants(self, trajectory: Trajectory) -> list[Edit | Ask]:
         """The parts' edits, without those that overlap an earlier part's, and their questions."""
-        return arranged([part.wants(trajectory) for part in self.policies])
+        found = [part.wants(trajectory) for part in self.policies]
+        wanted = arranged(found)
+        pairs = zip(self.policies, found, strict=True)
+        redactors = [part.wants for part, wants in pairs if redacts(wants)]
+        return in_force(wanted, trajectory, redactors) if redactors else wanted
 
     def edits(self, trajectory: Trajectory) -> Iterable[Edit | Ask]:
         """The same as `wants`."""

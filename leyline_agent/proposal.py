@@ -10,8 +10,9 @@ from __future__ import annotations
 import logging
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,6 +25,7 @@ from leyline_agent.oddity import Oddity, oddities
 from leyline_agent.policy import Pipeline, Policy
 from leyline_agent.question import Ask
 from leyline_agent.receipt import Reason
+from leyline_agent.redaction import in_force, is_sound, redacts
 from leyline_agent.timing.moment import Moment
 from leyline_agent.trajectory import Trajectory
 from leyline_agent.view import Record, View, record
@@ -187,7 +189,7 @@ class Proposer:
             self._tell(("", odd.kind), odd)
         started = time.perf_counter()
         faults = list(notes)
-        wanted = arranged([self._run(part, trajectory, faults) for part in self.parts], declared)
+        wanted = self._wanted(trajectory, declared, faults)
         batch = [want for want in wanted if isinstance(want, Edit)]
         asks = tuple(want for want in wanted if isinstance(want, Ask))
         accepted, refused = self._sift(batch, view, trajectory)
@@ -202,6 +204,17 @@ class Proposer:
         if any(edit.redact for edit in batch):
             asks = ()  # They may quote what is to go; a turn later they do not.
         return Proposal(accepted, skipped, warnings, time.perf_counter() - started, asks)
+
+    def _wanted(
+        self, trajectory: Trajectory, declared: Sequence[Edit], faults: list[Skipped]
+    ) -> list[Edit | Ask]:
+        found = [self._run(part, trajectory, faults) for part in self.parts]
+        wanted = arranged(found, declared)
+        redactors = [part for part, wants in zip(self.parts, found, strict=True) if redacts(wants)]
+        if not redactors:
+            return wanted
+        again = [partial(self._run, part, faults=faults) for part in redactors]
+        return in_force(wanted, trajectory, again)
 
     def _run(self, part: Policy, trajectory: Trajectory, faults: list[Skipped]) -> list[Edit | Ask]:
         started = time.perf_counter()
@@ -238,7 +251,7 @@ class Proposer:
 
     def _vetted(self, edit: Edit, view: View) -> list[Accepted]:
         """The edit with its records and mode; nothing when it would change nothing."""
-        if not all(isinstance(m, Mapping) and m.get("role") for m in edit.replacement):
+        if not is_sound(edit):
             raise EditError(f"{edit}: every replacement must be a message with a role")
         records = tuple(map(record, edit.replacement))
         inside = 0 <= edit.start <= edit.end <= len(view)

@@ -127,6 +127,16 @@ def test_a_secret_never_goes_out_nor_to_disk(run: Run, tmp_path: Path) -> None:
     assert session.receipts[2].edits[0].mode_used is Mode.FORGET
 
 
+def test_two_of_them_and_a_state_update_send_no_secret(run: Run) -> None:
+    messages = run(("env", "key = E-12 F-34"), ("env", "key = E-56 F-78")).messages
+    session = Session(r"erratum:fields=key+redact:patterns=(E-\d+)+redact:patterns=(F-\d+)")
+    request = session.begin(messages).request["messages"]
+    told = json.dumps(request)
+    assert not any(secret in told for secret in ("E-12", "F-34", "E-56", "F-78"))
+    assert request[-1]["content"].endswith("key: [redacted] [redacted]")
+    assert session.skipped == ()
+
+
 def test_it_is_found_in_the_model_s_own_reply(tmp_path: Path) -> None:
     path = tmp_path / "j.jsonl"
     session = Session("redact", MockAdapter(), journal=path)
