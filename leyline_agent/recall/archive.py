@@ -84,6 +84,10 @@ class Archive:
             weakref.finalize(self, self._memory.close)
             self._prepare(self._memory)
 
+    def fits(self, content: Any) -> bool:
+        """Whether a content can be kept at all."""
+        return _size(_json(content)) <= self.max_bytes
+
     def keep(self, items: Sequence[Item]) -> int:
         """Keep contents; what is kept or was redacted already stays as it is.
 
@@ -92,8 +96,8 @@ class Archive:
         """
         with self._opened() as database:
             for item in items:
-                content = json.dumps(item.content, ensure_ascii=False, default=str)
-                size = len(content.encode("utf-8", "surrogatepass"))
+                content = _json(item.content)
+                size = _size(content)
                 database.execute(
                     "INSERT INTO kept (session, id, policy, size, gone, content) "
                     "VALUES (?, ?, ?, ?, '', ?) ON CONFLICT (session, id) DO UPDATE SET "
@@ -176,6 +180,14 @@ class Archive:
 def _lock_of(path: Path) -> threading.RLock:
     """One for each file: threads wait for one another in turn, and not by trying again."""
     return threading.RLock()
+
+
+def _json(content: Any) -> str:
+    return json.dumps(content, ensure_ascii=False, default=str)
+
+
+def _size(content: str) -> int:
+    return len(content.encode("utf-8", "surrogatepass"))
 
 
 def _storable(content: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from leyline_agent import response as reading
 from leyline_agent.message import called
-from leyline_agent.recall.tool import NAME, asked, without_recalls
+from leyline_agent.recall.tool import NAME, UNANSWERED, asked, with_notice, without_recalls
 
 __all__ = ["Delivery", "delivered"]
 
@@ -38,7 +38,7 @@ def _without_recalls(response: Any) -> Any:
     left = [call for call in message.tool_calls if called(reading.as_dict(call) or {})[0] != NAME]
     message.tool_calls = left or None
     if not left:
-        message.content = message.content or ""
+        message.content = with_notice(message.content)
         if choice is not None and choice.finish_reason == "tool_calls":
             choice.finish_reason = "stop"
     return response
@@ -84,9 +84,13 @@ class Delivery:
         self._usages = usages
         self._places: dict[int, int | None] = {}
         self._has_dropped = False
+        self._has_text = False
 
     def __call__(self, chunk: Any) -> Any:
-        """A chunk with no part of a recall in it; calls behind one move up."""
+        """A chunk with no part of a recall in it; calls behind one move up.
+
+        Where no call is left, the chunk that ends the reply says so, as `delivered` does.
+        """
         for choice in _get(chunk, "choices") or ():
             if _get(choice, "index") in (0, None):
                 self._clean(choice)
@@ -101,9 +105,19 @@ class Delivery:
             left = [piece for piece in pieces if self._stays(piece)]
             if len(left) < len(pieces):
                 _set(delta, "tool_calls", left or None)
+        if delta is not None:
+            self._has_text = self._has_text or bool(_get(delta, "content"))
         only_ours = self._has_dropped and all(at is None for at in self._places.values())
-        if only_ours and _get(choice, "finish_reason") == "tool_calls":
+        if only_ours and _get(choice, "finish_reason"):
+            self._end(choice, delta)
+
+    def _end(self, choice: Any, delta: Any) -> None:
+        if _get(choice, "finish_reason") == "tool_calls":
             _set(choice, "finish_reason", "stop")
+        if delta is not None:
+            notice = f"\n{UNANSWERED}" if self._has_text else UNANSWERED
+            _set(delta, "content", f"{_get(delta, 'content') or ''}{notice}")
+        self._has_dropped = False  # Said once.
 
     def _stays(self, piece: Any) -> bool:
         """Whether a piece of a call is of another tool; it gets its new place."""

@@ -88,10 +88,10 @@ class Spent:
 
     Attributes:
         recalls: calls answered with an output or with why there is none.
-        refused: whether the model was told that the bound is reached.
+        refused: replies answered with nothing but that the bound is reached.
         usages: the usage of each hidden call.
     """
 
     recalls: int = 0
-    refused: bool = False
+    refused: int = 0
     usages: list[dict[str, Any]] = field(default_factory=list)

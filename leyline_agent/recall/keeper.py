@@ -31,7 +31,10 @@ __all__ = ["Keeper"]
 logger = logging.getLogger("leyline.recall")
 
 
-_DROPPED = "the harness gets its reply without the call"
+_DROPPED = "the harness gets its reply with a text in the place of the call"
+
+_REFUSALS = 2
+"""How often the model is told in one turn that nothing is shown any more, before it is given up."""
 
 
 class Keeper:
@@ -53,12 +56,15 @@ class Keeper:
         self._ledger = ledger
         self._session = session
         self._note = note
+        # Of a session that goes on it is not known what the file has.
+        self._may_hold = bool(ledger.key and settings.path)
         ledger.key = ledger.key or f"{session}/{uuid.uuid4().hex}"
         self._archives = [Archive(ledger.key, settings.path, settings.max_bytes)]
         self._ids = Ids()
         self._redacted: set[str] = set()
         self._to_redact: set[str] = set()
         self._has_warned: set[str] = set()
+        self._has_told: set[str] = set()
 
     def declared(
         self, tools: Sequence[Mapping[str, Any]] | None, *, first: bool
@@ -91,9 +97,22 @@ class Keeper:
         if forgets or not self._ledger.on or len(old) != len(records):
             return records
         return tuple(
-            new if self._is_gone(known) else marked(known, new, self._ids)
+            new if self._is_gone(known) else self._marked(known, new)
             for known, new in zip(old, records, strict=True)
         )
+
+    def _marked(self, known: Record, new: Record) -> Record:
+        made = marked(known, new, self._ids)
+        if made is new or known.recall or self._archives[0].fits(known.message.get("content")):
+            return made
+        if "TooLarge" not in self._has_told:
+            self._tell(
+                "TooLarge",
+                f"an output is larger than the whole archive, {self.settings.max_bytes} bytes "
+                "(max_bytes of leyline.Recall): it is not kept, and its stub names no id",
+                aloud=False,
+            )
+        return new
 
     def _is_gone(self, known: Record) -> bool:
         id = known.recall or self._ids.known(known.message.get("content"))
@@ -154,6 +173,10 @@ class Keeper:
             try:
                 archive.redact(wanted)
             except FAILURES as error:
+                if not self._may_hold:  # Nothing of this session is there, and nothing will be.
+                    text = f"the archive {archive.path} cannot be written: {error}"
+                    self._tell(type(error).__name__, f"{text}. Nothing was in it", aloud=False)
+                    continue
                 self._to_redact = wanted
                 self._tell(
                     type(error).__name__,
@@ -164,6 +187,7 @@ class Keeper:
     def _keep(self, items: Sequence[Item]) -> None:
         try:
             self._told_evicted(self._archives[0].keep(items))
+            self._may_hold = self._may_hold or len(self._archives) == 1
         except FAILURES as error:
             place = self._archives[0].path
             self._tell(
@@ -187,7 +211,7 @@ class Keeper:
         """Whether a reply is a recall and nothing else, and one that is answered."""
         made = calls(reply)
         only_ours = bool(made) and all(map(tool.is_recall, made))
-        return bool(self._ledger.on) and only_ours and not spent.refused
+        return bool(self._ledger.on) and only_ours and spent.refused < _REFUSALS
 
     def answered(
         self, reply: Message | None, spent: Spent, *, hidden: bool
@@ -217,10 +241,12 @@ class Keeper:
 
     def _exchange(self, reply: Message, spent: Spent) -> Exchange:
         results, recalled = [], []
+        before = spent.refused
         for wanted in tool.asked(reply):
             if spent.recalls >= self.settings.max_per_turn:
-                spent.refused = True
-                content, told = tool.exhausted(spent.recalls), Recalled(wanted.id, False)
+                spent.refused = before + 1
+                content = tool.exhausted(spent.recalls, again=before > 0)
+                told = Recalled(wanted.id, False)
             else:
                 spent.recalls += 1
                 content, told = self._shown(wanted)
@@ -268,12 +294,11 @@ class Keeper:
             self._switch(False, "NotFromTheFirst", "the session began without it")
         items = []
         for head in heads:
-            named = {
-                known.recall: piece.policy
-                for piece in head.view.pieces
-                for known in piece.records
-                if known.recall
-            }
+            named: dict[str, str] = {}
+            for piece in head.view.pieces:
+                for known in piece.records:
+                    if known.recall and not named.get(known.recall):  # A recall cut nothing.
+                        named[known.recall] = "" if piece.policy == POLICY else piece.policy
             for known in head.history:
                 content = known.message.get("content")
                 if named and is_result(known.message) and not known.redacted:
@@ -285,6 +310,7 @@ class Keeper:
     def _tell(self, kind: str, text: str, *, aloud: bool = True) -> None:
         """Put something on record; of the first case of a kind the user is warned."""
         self._note(Skipped(POLICY, "", kind, text))
+        self._has_told.add(kind)
         logger.warning("session %s: %s", self._session, text)
         if not aloud or kind in self._has_warned:
             return

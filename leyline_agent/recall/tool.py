@@ -12,6 +12,7 @@ from leyline_agent.recall.exchange import NAME
 
 __all__ = [
     "NAME",
+    "UNANSWERED",
     "Asked",
     "asked",
     "answer",
@@ -21,8 +22,15 @@ __all__ = [
     "is_recall",
     "result",
     "unreadable",
+    "with_notice",
     "without_recalls",
 ]
+
+UNANSWERED = (
+    "[leyline: the model asked again for an earlier output, and this time it was not answered. "
+    "It did not say that it is done; let it go on.]"
+)
+"""What a reply says of which nothing else would be left: a loop takes silence for the end."""
 
 _DESCRIPTION = (
     "Shows a tool output of this conversation again that was removed or shortened to save room. "
@@ -96,12 +104,19 @@ def _asked(call: Mapping[str, Any]) -> Asked:
 
 
 def without_recalls(message: Message) -> Message:
-    """A reply without its calls of this tool."""
+    """A reply without its calls of this tool; UNANSWERED, where no call is left."""
     left = [call for call in calls(message) if not is_recall(call)]
     rest = {key: value for key, value in message.items() if key != "tool_calls"}
     if left:
         return {**rest, "tool_calls": left}
-    return {**rest, "content": rest.get("content") or ""}
+    return {**rest, "content": with_notice(rest.get("content"))}
+
+
+def with_notice(content: Any) -> Any:
+    """The content of a reply, UNANSWERED behind it."""
+    if isinstance(content, list):
+        return [*content, {"type": "text", "text": UNANSWERED}]
+    return f"{content}\n{UNANSWERED}" if content else UNANSWERED
 
 
 def result(call: Mapping[str, Any], content: Any) -> Message:
@@ -135,8 +150,13 @@ def answer(found: Found | None, wanted: Asked, max_chars: int) -> Any:
     return f"{part}\n[{shown}{more}]"
 
 
-def exhausted(limit: int) -> str:
-    """The answer to a call that is one too many."""
+def exhausted(limit: int, *, again: bool) -> str:
+    """The answer to a call that is one too many; `again` where this was said before."""
+    if again:
+        return (
+            "nothing was shown: no recall is answered any more before you go on with the task. "
+            "Call another tool now, or answer"
+        )
     return (
         f"nothing was shown: {limit} recalls are allowed before you answer or call another tool. "
         "Go on with what you have"

@@ -18,6 +18,7 @@ from leyline_adapters.anthropic.replies import Assembly, EventStream, to_complet
 from leyline_agent.adapter import Request
 from leyline_agent.errors import AdapterError, LeylineError
 from leyline_agent.message import Message
+from leyline_agent.recall.tool import UNANSWERED
 from leyline_agent.wrapping.exchange import Exchange
 from leyline_agent.wrapping.intercept import (
     failing,
@@ -149,9 +150,11 @@ class _Anthropic:
         if told is not whole and hasattr(response, "content"):
             message = to_message(told)
             left = {block["id"] for block in message["content"] if block["type"] == "tool_use"}
-            response.content = [
-                block for block in response.content if block.type != "tool_use" or block.id in left
-            ]
+            kept = [b for b in response.content if b.type != "tool_use" or b.id in left]
+            if not left and len(kept) < len(response.content):
+                notice = {"type": "text", "text": UNANSWERED, "citations": None}
+                kept.append(self._type("TextBlock").construct(**notice))
+            response.content = kept
             response.stop_reason = message["stop_reason"]
             for name, count in (told.get("usage") or {}).items():
                 setattr(response.usage, name, count)

@@ -15,6 +15,7 @@ from leyline_adapters.proxy.problems import Api
 from leyline_adapters.proxy.streams import Event
 from leyline_agent.adapter import Request
 from leyline_agent.message import Message
+from leyline_agent.recall.tool import with_notice
 from leyline_agent.turn import Turn
 
 __all__ = ["Messages"]
@@ -47,6 +48,8 @@ class Messages:
         message = to_message(told)
         left = {block["id"] for block in message["content"] if block["type"] == "tool_use"}
         content = [b for b in values["content"] if b.get("type") != "tool_use" or b["id"] in left]
+        if not left and len(content) < len(values["content"]):
+            content = with_notice(content)
         usage = {**(values.get("usage") or {}), **(told.get("usage") or {})}
         return {**values, "content": content, "stop_reason": message["stop_reason"], "usage": usage}
 

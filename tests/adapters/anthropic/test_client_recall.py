@@ -6,6 +6,7 @@ import re
 import pytest
 
 import leyline_agent as leyline
+from leyline_agent.recall.tool import UNANSWERED
 from leyline_agent.testing import DeterministicModel, tool_call
 
 OPTIONS = {
@@ -91,6 +92,19 @@ def test_a_recall_beside_other_calls_is_taken_out(client, scripted, call):
     assert [block.type for block in answer.content] == ["text", "tool_use", "tool_use"]
     assert [block.id for block in answer.content[1:]] == ["c9", "c8"]
     assert answer.stop_reason == "tool_use"
+
+
+def test_no_loop_takes_silence_for_an_end(client, scripted):
+    def recalls_on(messages):
+        made = reply(messages)
+        return made if isinstance(made, dict) else recall(f"r{len(messages)}", "r0")
+
+    scripted.model = DeterministicModel(recalls_on, repeat=True)
+    policies = "truncate_older_than:n=1,max_chars=200"
+    with leyline.instrument_anthropic(policies=policies, recall=True):
+        answer = run(whole, client)
+    assert answer.content[-1].text == UNANSWERED
+    assert answer.stop_reason == "end_turn"
 
 
 @pytest.mark.parametrize("tells_all", [False, True])

@@ -7,6 +7,7 @@ from recalling import TASK, recalls, runs
 
 from leyline_agent.message import copy
 from leyline_agent.recall.delivery import delivered
+from leyline_agent.recall.tool import with_notice
 from leyline_agent.response import as_dict, reply, usage
 from leyline_agent.testing import DeterministicModel
 
@@ -52,7 +53,7 @@ def test_recalls_are_taken_out(kind):
 def test_a_reply_of_recalls_alone_is_a_text(kind, content):
     told = delivered(made(kind, recalls("r1", content=content)([])), [])
     assert not reply(told).get("tool_calls")
-    assert reply(told)["content"] == content
+    assert reply(told)["content"] == with_notice(content)
     assert as_dict(told)["choices"][0]["finish_reason"] == "stop"
 
 
@@ -83,5 +84,5 @@ def test_what_is_no_completion_stays(response):
 
 def test_a_message_is_cleaned_too():
     assert delivered(recalls("r1")([]), []) == {
-        "role": "assistant", "content": "Let me see that again.",
+        "role": "assistant", "content": with_notice("Let me see that again."),
     }  # fmt: skip

@@ -163,6 +163,17 @@ def test_a_redaction_that_fails_is_told_and_tried_again(tmp_path):
     assert b"line of output 0" not in path.read_bytes()
 
 
+def test_a_redaction_of_what_was_never_kept_does_not_warn(tmp_path):
+    path = tmp_path / "archive.db"
+    corrupt(path)
+    agent = Harness(*[runs()] * 4, recall=path, policies=None)
+    agent.turns(2)
+    agent.session.edit(Edit(3, 4, ({**agent.session.view[3], "content": "gone"},), redact=True))
+    agent.turns(2)
+    (note,) = agent.session.skipped
+    assert "Nothing was in it" in note.detail
+
+
 def test_sessions_in_one_file_are_apart(tmp_path):
     path = tmp_path / "archive.db"
     first = Harness(*SCRIPT, recall=path, id="same")
@@ -185,7 +196,7 @@ def test_a_resumed_session_answers_what_was_cut_before(tmp_path, kept):
     assert agent.session.stats().recalls == 1
     assert agent.session.stats().turns == before.stats().turns
     agent.messages.append({"role": "user", "content": "Go on."})
-    with pytest.warns(LeylineWarning, match="asked again"):
+    with pytest.warns(LeylineWarning, match="asked again .* keep_last had cut"):
         agent.turn()
     assert agent.requests[-1]["messages"][-1]["content"] == output(0)
     assert agent.requests[-1]["tools"][-1]["function"]["name"] == "leyline_recall"

@@ -6,6 +6,7 @@ from recalling import TASK, TOOLS, Harness, ids_in, output, recalls, runs
 from leyline_agent import Edit, LeylineError, LeylineWarning, Mode, Policy, Session
 from leyline_agent.message import digest, view_digest
 from leyline_agent.recall.options import Recall
+from leyline_agent.recall.tool import UNANSWERED
 
 
 def is_recall(message):
@@ -129,15 +130,23 @@ def test_recalls_are_bounded():
     agent.turns(2)
     with pytest.warns(LeylineWarning, match="cuts too much"):
         reply = agent.turn()
-    assert reply == {"role": "assistant", "content": "Let me see that again."}
+    assert reply == {"role": "assistant", "content": f"Let me see that again.\n{UNANSWERED}"}
     assert agent.replies[-1]["choices"][0]["finish_reason"] == "stop"
     answers = [m["content"] for m in agent.session.view if m.get("tool_call_id", "")[:1] == "r"]
     assert answers[0] == answers[1] == output(0)
     assert "2 recalls are allowed" in answers[2]
-    assert len(answers) == 3
+    assert "no recall is answered any more" in answers[3]
+    assert len(answers) == 4
     assert agent.session.skipped[-1].kind == "RecallBound"
     assert agent.session.history[-1] == reply
     assert agent.turn()["content"] == "done"
+
+
+def test_a_model_that_gives_up_recalling_at_the_last_word_goes_on():
+    agent = Harness(runs(), runs(), *[recalls("r0")] * 3, runs(), recall=Recall(max_per_turn=1))
+    agent.turns(2)
+    assert agent.turn()["tool_calls"]
+    assert "RecallBound" not in [note.kind for note in agent.session.skipped]
 
 
 def test_several_at_once_are_counted_each():
@@ -167,6 +176,15 @@ def test_what_was_evicted_is_said():
     agent.turns(5)
     assert "no longer kept" in agent.requests[-1]["messages"][-1]["content"]
     assert any(note.kind == "Evicted" for note in agent.session.skipped)
+
+
+def test_what_is_larger_than_the_archive_has_no_line():
+    agent = Harness(*[runs()] * 4, recall=Recall(max_bytes=100))
+    agent.turns(4)
+    assert agent.session.stats().edits == 2
+    assert ids_in(agent.session.view) == []
+    (note,) = agent.session.skipped
+    assert note.kind == "TooLarge"
 
 
 def test_off_without_tools():

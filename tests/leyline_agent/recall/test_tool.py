@@ -53,8 +53,14 @@ def test_arguments(arguments, id, start):
 def test_a_reply_without_its_recalls():
     ours, other = call("{}"), call("{}", "bash")
     assert tool.without_recalls(reply(ours, other)) == reply(other)
-    assert tool.without_recalls(reply(ours)) == {"role": "assistant", "content": ""}
-    assert tool.without_recalls(reply(ours, content="a"))["content"] == "a"
+    assert tool.without_recalls(reply(ours)) == {
+        "role": "assistant", "content": tool.UNANSWERED,
+    }  # fmt: skip
+    assert tool.without_recalls(reply(ours, content="a"))["content"] == f"a\n{tool.UNANSWERED}"
+    parts = [{"type": "text", "text": "a"}]
+    assert tool.without_recalls(reply(ours, content=parts))["content"] == [
+        *parts, {"type": "text", "text": tool.UNANSWERED},
+    ]  # fmt: skip
 
 
 def answer(found, id="r1", start=0, max_chars=10):

@@ -9,6 +9,7 @@ import pytest
 from recalling import TASK, TOOLS, ids_in, output, recalls, runs
 
 import leyline_agent as leyline
+from leyline_agent.recall.tool import UNANSWERED
 from leyline_agent.response import as_dict
 from leyline_agent.testing import DeterministicModel, MockAdapter
 from leyline_agent.wrapping.streams import Assembly
@@ -26,8 +27,13 @@ STREAMED = {"stream": True, "stream_options": {"include_usage": True}}
 
 
 @pytest.fixture
-def model():
-    return DeterministicModel(*SCRIPT)
+def script():
+    return SCRIPT
+
+
+@pytest.fixture
+def model(script):
+    return DeterministicModel(*script)
 
 
 @pytest.fixture
@@ -163,6 +169,19 @@ async def test_an_engine_in_this_process_async(model, streamed, library):
         return await looped_async(create, streamed, model="openai/m")
 
     check(run, model, await run())
+
+
+@pytest.mark.parametrize("script", [(runs(), runs(), *[recalls(0)] * 5)])
+def test_no_loop_takes_silence_for_an_end(client, script, streamed):
+    bound = leyline.Recall(max_per_turn=2)
+    wrapped = leyline.wrap(policies="keep_last:n=1", recall=bound)(
+        lambda: looped(client.chat.completions.create, streamed, model="m")
+    )
+    messages, _ = wrapped()
+    (session,) = wrapped.leyline.sessions
+    assert messages[-1]["content"] == f"Let me see that again.\n{UNANSWERED}"
+    assert session.history[-1]["content"] == messages[-1]["content"]
+    assert session.stats().hidden == 4
 
 
 def test_a_raw_response(client, model):
