@@ -22,68 +22,86 @@ from leyline_evals.replay.workload import Workload
 __all__ = ["demo", "replay"]
 
 ALL = ",".join(arm.value for arm in ALL_ARMS)
-JSON = "Write the figures here, for machines; - is standard output, which then has nothing else."
+
+Files = Annotated[
+    list[Path],
+    typer.Argument(help="Recorded runs, in any format Leyline reads, gzipped or not."),
+]
+Policies = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--policy",
+        "-p",
+        help="What edits them: name:key=value,... joined by +; your own is file.py:Name. "
+        "Several, or @FILE with one a line, are compared in a table.",
+    ),
+]
+Arms = Annotated[str | None, typer.Option("--arms", help=f"The ways to serve each run.  [{ALL}]")]
+Json = Annotated[
+    Path | None,
+    typer.Option(
+        "--json",
+        metavar="OUT",
+        help="Write the figures here, for machines; - is standard output, which then has nothing "
+        "else.",
+    ),
+]
+Html = Annotated[
+    Path | None, typer.Option("--html", metavar="PAGE", help="Write a page with plots here.")
+]
+Limit = Annotated[
+    int | None, typer.Option("--limit", min=1, help="At most this many runs, over all files.")
+]
+MaxTurns = Annotated[
+    int | None, typer.Option("--max-turns", min=1, help="At most this many turns of each run.")
+]
+TokensOnly = Annotated[
+    bool,
+    typer.Option("--tokens-only", help="Count, at any length; no model runs, nothing is timed."),
+]
+Fidelity = Annotated[
+    bool,
+    typer.Option("--fidelity", help="Compare predictions with an honest re-prefill as well."),
+]
+FidelityTurns = Annotated[
+    int, typer.Option("--fidelity-turns", min=1, help="At so many edited turns of each run.")
+]
+Fulfil = Annotated[
+    str,
+    typer.Option(
+        "--fulfil",
+        help="Who answers policies that ask a model: extract (no model: the beginnings of what "
+        "is asked about) or litellm.",
+    ),
+]
+Model = Annotated[
+    str | None,
+    typer.Option("--model", help="A known name, folder, GGUF file or hub id.  [the embedded]"),
+]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Go on with what a killed replay left beside --json.")
+]
+Jobs = Annotated[
+    int | None,
+    typer.Option("--jobs", min=1, help="Processes, with --tokens-only.  [one a core]"),
+]
 
 
 def replay(
-    files: Annotated[
-        list[Path],
-        typer.Argument(help="Recorded runs, in any format Leyline reads, gzipped or not."),
-    ],
-    policy: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--policy",
-            "-p",
-            help="What edits them: name:key=value,... joined by +; your own is file.py:Name. "
-            "Several, or @FILE with one a line, are compared in a table.",
-        ),
-    ] = None,
-    arms: Annotated[
-        str | None, typer.Option("--arms", help=f"The ways to serve each run.  [{ALL}]")
-    ] = None,
-    json: Annotated[Path | None, typer.Option("--json", metavar="OUT", help=JSON)] = None,
-    html: Annotated[
-        Path | None, typer.Option("--html", metavar="PAGE", help="Write a page with plots here.")
-    ] = None,
-    limit: Annotated[
-        int | None, typer.Option("--limit", min=1, help="At most this many runs, over all files.")
-    ] = None,
-    max_turns: Annotated[
-        int | None, typer.Option("--max-turns", min=1, help="At most this many turns of each run.")
-    ] = None,
-    tokens_only: Annotated[
-        bool,
-        typer.Option(
-            "--tokens-only", help="Count, at any length; no model runs, nothing is timed."
-        ),
-    ] = False,
-    fidelity: Annotated[
-        bool,
-        typer.Option("--fidelity", help="Compare predictions with an honest re-prefill as well."),
-    ] = False,
-    fidelity_turns: Annotated[
-        int, typer.Option("--fidelity-turns", min=1, help="At so many edited turns of each run.")
-    ] = 4,
-    fulfil: Annotated[
-        str,
-        typer.Option(
-            "--fulfil",
-            help="Who answers policies that ask a model: extract (no model: the beginnings of what "
-            "is asked about) or litellm.",
-        ),
-    ] = "",
-    model: Annotated[
-        str | None,
-        typer.Option("--model", help="A known name, folder, GGUF file or hub id.  [the embedded]"),
-    ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with what a killed replay left beside --json.")
-    ] = False,
-    jobs: Annotated[
-        int | None,
-        typer.Option("--jobs", min=1, help="Processes, with --tokens-only.  [one a core]"),
-    ] = None,
+    files: Files,
+    policy: Policies = None,
+    arms: Arms = None,
+    json: Json = None,
+    html: Html = None,
+    limit: Limit = None,
+    max_turns: MaxTurns = None,
+    tokens_only: TokensOnly = False,
+    fidelity: Fidelity = False,
+    fidelity_turns: FidelityTurns = 4,
+    fulfil: Fulfil = "",
+    model: Model = None,
+    resume: Resume = False,
+    jobs: Jobs = None,
 ) -> None:
     """Re-run recorded trajectories turn by turn, in several arms, and say what each one cost.
 
@@ -193,7 +211,7 @@ def demo(
     html: Annotated[Path, typer.Option("--html", help="Where to write the page with plots.")] = (
         Path("leyline-demo.html")
     ),
-    json: Annotated[Path | None, typer.Option("--json", metavar="OUT", help=JSON)] = None,
+    json: Json = None,
 ) -> None:
     """Replay a recorded agent run on a small real model: what an edit costs, spliced or not.
 

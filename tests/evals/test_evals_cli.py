@@ -229,7 +229,7 @@ def test_an_arm_that_did_not_do_its_job_is_an_error(
 ) -> None:
     from leyline_evals.replay import totals
 
-    monkeypatch.setattr(totals, "problems", lambda made: ["amortize spliced nothing"])
+    monkeypatch.setattr(totals, "problems", lambda *_: ["amortize spliced nothing"])
     options = ("-p", POLICY, "--tokens-only", "--model", tiny_folder)
     assert leyline("replay", runs_file(3), *options) == 1
     assert "PROBLEM: amortize spliced nothing" in capsys.readouterr().out
