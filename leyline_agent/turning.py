@@ -19,7 +19,7 @@ from leyline_agent.message import Message, view_digest
 from leyline_agent.observer import Observers
 from leyline_agent.proposal import Proposal, Proposer, Skipped
 from leyline_agent.recall.exchange import Exchange, Spent
-from leyline_agent.receipt import Receipt
+from leyline_agent.receipt import Reason, Receipt
 from leyline_agent.settings import Pinned
 from leyline_agent.state import State
 from leyline_agent.trajectory import Trajectory
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from leyline_agent.timing.pace import Pace
 
 __all__ = ["Turning"]
+
+
+_UNREAD = "the answer is no reply that can be read"
 
 
 class Turning:
@@ -150,6 +153,8 @@ class Turning:
         message = response.reply(result)
         with self._lock:
             found = accounting.received(self.adapter, result, self.id)
+            if message is None and found is None:
+                found = Receipt(reason=Reason.NO_RECEIPT, detail=_UNREAD)
             return self._commit(prepared, message, found, spent)[1]
 
     def _advance(self, prepared: Prepared, result: Any, spent: Spent) -> Prepared | None:

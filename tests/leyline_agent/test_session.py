@@ -7,6 +7,7 @@ from leyline_agent import (
     Edit,
     LeylineError,
     Mode,
+    Reason,
     Session,
     StaleSession,
     TrajectoryError,
@@ -246,6 +247,14 @@ def test_an_unknown_reply_becomes_known_when_the_harness_sends_it():
     assert turn.commit.base_len == 2
     turn.finish(None)
     assert len(session.history) == 4
+
+
+@pytest.mark.parametrize("answer", [5, None])
+def test_a_receipt_says_that_the_answer_is_no_reply(answer):
+    receipt = Session().begin([SYSTEM, TASK]).finish(answer)
+    assert receipt.reason is Reason.NO_RECEIPT
+    assert receipt.detail == "the answer is no reply that can be read"
+    assert Session().begin([SYSTEM, TASK]).finish("Hello.").detail == ""
 
 
 def test_redaction_leaves_a_tombstone_and_holds_for_the_message_sent_again():
