@@ -26,7 +26,7 @@ from leyline_agent.cli.telling import tell
 from leyline_agent.cli.text import printable
 from leyline_agent.errors import LeylineError, TrajectoryError
 from leyline_agent.journal import is_journal
-from leyline_agent.policy import parse
+from leyline_agent.policy import as_policy
 from leyline_agent.readers import Recording, read
 from leyline_agent.timing.moment import When
 from leyline_agent.timing.timing import as_timing
@@ -45,18 +45,20 @@ def command(
         Path, typer.Argument(help="A recorded run of any format Leyline reads, or a journal.")
     ],
     policy: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
             "--policy",
             "-p",
-            help="Show what this policy cuts: name:key=value,... joined by +, or file.py:Name",
+            help="Show what this cuts: name:key=value,... joined by + or given again; your own is "
+            "file.py:Name.",
         ),
     ] = None,
     timing: Annotated[
         str,
         typer.Option(
             "--timing",
-            help="When it cuts: now, or auto[:key=value,...] as a provider's cache makes it pay",
+            help="When the policy cuts: now, or auto[:key=value,...] as a provider's cache makes "
+            "it pay.",
         ),
     ] = "now",
     record: Annotated[
@@ -84,15 +86,15 @@ def command(
     there.
     """
     moments = as_timing(timing)
-    if policy is None and moments is not None:
+    if not policy and moments is not None:
         raise LeylineError("--timing says when a policy cuts; name one with --policy")
-    if policy is None and is_journal(file):
+    if not policy and is_journal(file):
         if record:
             raise LeylineError("--record takes a journal as runs; name a --policy to cut them with")
         told = story(file)
         typer.echo(told.model_dump_json(indent=2)) if json else tell(told, why)
         return
-    chosen = None if policy is None else parse(policy)
+    chosen = as_policy(policy if len(policy) > 1 else policy[0]) if policy else None
     recording, seen = _recording(file, record)
     found = inspect(recording, chosen, seen, moments)
     if json:

@@ -343,6 +343,14 @@ def test_a_file_that_ends_early_shows_what_came_before(
     assert "no record 2; it holds 2, counted from 0; 1 more cannot be read: " in out
 
 
+def test_policies_may_be_given_one_by_one(
+    run_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("-p", "keep_last:n=1", "-p", "dedupe", "--json")
+    together = run(capsys, str(run_file), "-p", "keep_last:n=1+dedupe", "--json")
+    assert run(capsys, str(run_file), *options) == together
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
