@@ -92,8 +92,12 @@ class SessionPool:
             found = _ending(alike, incoming) or _sharing(alike, incoming, opening)
             if found is not None:
                 return found
-        for session in self._openings:
-            if session.is_idle and session.version == 0:
+        empty = [one for one in self._openings if one.is_idle and one.version == 0]
+        for session in empty:
+            if session in alike:
+                return session  # Its first call failed; this is the retry.
+        for session in empty:
+            if not session.stats().failed:  # Failures are another conversation's.
                 self._drop(session)
                 return session
         return self._make()

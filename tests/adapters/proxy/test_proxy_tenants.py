@@ -5,6 +5,7 @@ import concurrent.futures
 import httpx
 from hypothesis import given
 from hypothesis import strategies as st
+from starlette.responses import Response
 
 from leyline_adapters.proxy.calls import tenant_of
 
@@ -139,3 +140,19 @@ def test_a_key_that_never_works_leaves_nothing(start, task):
         headers = {"authorization": f"Bearer {number}"}
         httpx.post(running.url + CHAT, json={"messages": task}, headers=headers)
     assert len(running.sessions._pools) == 4
+
+
+def test_a_conversation_whose_calls_failed_is_not_the_next_ones(proxy, provider, task):
+    async def refuse(request, body):
+        return Response(b"{}", 503)
+
+    good, provider.handle = provider.handle, refuse
+    other = [task[0], {"role": "user", "content": "Write a test."}]
+    first = httpx.post(proxy.url + CHAT, json={"messages": task})
+    again = httpx.post(proxy.url + CHAT, json={"messages": task})
+    assert first.headers["leyline-session"] == again.headers["leyline-session"]
+    provider.handle = good
+    answer = httpx.post(proxy.url + CHAT, json={"messages": other})
+    assert answer.headers["leyline-version"] == "1"
+    assert answer.headers["leyline-session"] != first.headers["leyline-session"]
+    assert [session.stats().failed for session in proxy.all] == [0, 2]

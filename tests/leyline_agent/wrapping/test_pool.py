@@ -68,10 +68,12 @@ def test_the_longest_shared_history_wins(pool, made):
     assert answer(pool, [*shared, reply("right"), user("more")]) is made[1]
 
 
-def test_a_failed_first_call_leaves_its_session_to_the_next(pool, made):
-    pool.begin([SYSTEM, user("a")]).fail("down")
-    answer(pool, [SYSTEM, user("b")])
-    assert len(made) == 1
+def test_a_failed_first_call_leaves_its_session_to_its_retry(pool, made):
+    pool.begin([SYSTEM, user("a")]).fail("no answer")
+    other = answer(pool, [SYSTEM, user("b")])
+    retried = answer(pool, [SYSTEM, user("a")])
+    assert made == [retried, other]
+    assert [session.stats().failed for session in made] == [1, 0]
 
 
 def test_without_a_user_message_all_must_be_shared(pool, made):
