@@ -7,7 +7,6 @@ disk and is not must say so.
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
@@ -69,22 +68,6 @@ def stop(observer: Observer) -> None:
         _everywhere = tuple(known for known in _everywhere if known is not observer)
 
 
-def _heed_environment() -> None:
-    """What the environment asks for; looked at whenever a session is made, imported when set.
-
-    Raises:
-        LeylineError: it asks for what is not installed, or not known.
-    """
-    if named := os.environ.get("LEYLINE_TELEMETRY"):
-        from leyline_agent.telemetry import enable_as_named
-
-        enable_as_named(named)
-    if os.environ.get("LEYLINE_LIVE") not in (None, "", "0"):
-        from leyline_agent.live_line import live_as_asked
-
-        live_as_asked()
-
-
 class Observers:
     """Tells a session's observers, and those of the whole process; the journal last of a commit.
 
@@ -97,7 +80,6 @@ class Observers:
         self.journal = journal
         self._others = tuple(others)
         self._has_warned = False
-        _heed_environment()
 
     def begun(self, prepared: Prepared) -> None:
         """A call is about to be made."""

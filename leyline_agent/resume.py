@@ -101,6 +101,8 @@ class _Rebuilding:
                 self.state.answer(str(event["key"]), str(event["text"]))
         elif event["event"] == "recall":
             self.state.recalls.on, self.state.recalls.key = event["on"], event["key"]
+        elif event["event"] == "fail":
+            self.state.counts["failed"] += 1
         elif event["event"] == "commit":
             self._commit(event)
 
@@ -121,6 +123,10 @@ class _Rebuilding:
             self.state.ahead.add(version)
         moments = [Moment.model_validate(told) for told in event.get("moments", ())]
         self.state.ledger.committed(moments, receipt, event["time"])
+        counts = self.state.counts
+        counts["edits"] += len(accepted)
+        counts["skipped"] += len(event["skipped"])
+        counts["held"] += sum(len(moment.edits) for moment in moments if moment.held)
 
     def _accepted(self, told: dict[str, Any]) -> Accepted:
         records = tuple(map(self._record, told["replacement"]))

@@ -146,7 +146,7 @@ class Session(Turning):
         self._lock = threading.RLock()
         self._num_open = 0
         self._declared: list[Edit] = []
-        self._counts = {"failed": 0, "edits": 0, "held": 0, "skipped": 0, "policy_ms": 0.0}
+        self._counts = state.counts
         self._chars_per_token = DEFAULT_CHARS_PER_TOKEN
 
     def begin(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict, get_args
 
 from leyline_agent.directive import Mode, as_mode
+from leyline_agent.environment import heed_environment
+from leyline_agent.errors import LeylineError
 from leyline_agent.message import Message
 from leyline_agent.options import hint
 from leyline_agent.question import AtOnce, Fulfil
@@ -72,9 +74,38 @@ class Settings:
     def __post_init__(self) -> None:
         if self.mode_floor is not None:
             object.__setattr__(self, "mode_floor", as_mode(self.mode_floor))
+        self._check()
         object.__setattr__(self, "observers", tuple(self.observers))
         object.__setattr__(self, "timing", as_timing(self.timing))
         object.__setattr__(self, "recall", as_recall(self.recall))
+
+    def _check(self) -> None:
+        """That each option is of its kind.
+
+        Raises:
+            LeylineError: one is not.
+        """
+        deadline, fulfil = self.policy_deadline, self.fulfil
+        is_number = isinstance(deadline, int | float) and not isinstance(deadline, bool)
+        told = {
+            "pinned": (
+                self.pinned is None or callable(self.pinned),
+                "a function that says of a message whether no edit may touch it",
+            ),
+            "policy_deadline": (is_number and deadline >= 0, "a number of seconds, 0 or more"),
+            "observations": (self.observations in get_args(Observations), "'tool' or 'user'"),
+            "fulfil": (
+                fulfil is None or callable(fulfil) or isinstance(fulfil, AtOnce),
+                "a function that asks a model, or at_once(function)",
+            ),
+            "observers": (
+                _are_observers(self.observers),
+                "a list of objects with the methods begun, committed and failed",
+            ),
+        }
+        for name, (fits, allowed) in told.items():
+            if not fits:
+                raise LeylineError(f"{name}={getattr(self, name)!r}: it is {allowed}")
 
     @classmethod
     def of(cls, options: SessionOptions | ResumeOptions) -> Settings:
@@ -82,8 +113,10 @@ class Settings:
 
         Raises:
             TypeError: an option does not exist.
-            LeylineError: an option does not take the value.
+            LeylineError: an option does not take the value, or the environment asks for what is
+                not installed or not known.
         """
+        heed_environment()
         known = [field.name for field in fields(cls)]
         for name in options:
             if name not in known:
@@ -97,3 +130,10 @@ class Settings:
     def floor(self) -> Mode | None:
         """The weakest mode that is allowed."""
         return None if self.mode_floor is None else as_mode(self.mode_floor)
+
+
+def _are_observers(value: Any) -> bool:
+    methods = ("begun", "committed", "failed")
+    return isinstance(value, Iterable) and all(
+        callable(getattr(one, method, None)) for one in tuple(value) for method in methods
+    )

@@ -57,6 +57,7 @@ class State:
         ahead: versions that edits ahead of a call made.
         answers: question's key -> what a model said, the last ones; none from before a redaction.
         spent: policy -> tokens that its questions have cost.
+        counts: totals that the receipts do not tell; see `Stats`.
     """
 
     id: str
@@ -72,6 +73,9 @@ class State:
     ahead: set[int] = field(default_factory=set)
     answers: dict[str, str] = field(default_factory=dict)
     spent: dict[str, int] = field(default_factory=dict)
+    counts: dict[str, float] = field(
+        default_factory=lambda: {"failed": 0, "edits": 0, "held": 0, "skipped": 0, "policy_ms": 0.0}
+    )
 
     def __post_init__(self) -> None:
         self.beginning = branch.root(self.observations)

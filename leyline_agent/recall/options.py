@@ -21,7 +21,7 @@ class Recall:
         max_chars: how many characters one recall shows; the model may ask for the next ones.
 
     Raises:
-        LeylineError: a limit is less than 1.
+        LeylineError: a limit is no whole number from 1 up, or `path` no path.
     """
 
     path: str | os.PathLike[str] | None = None
@@ -30,9 +30,14 @@ class Recall:
     max_chars: int = 20_000
 
     def __post_init__(self) -> None:
+        if self.path is not None and not isinstance(self.path, str | os.PathLike):
+            raise LeylineError(f"recall: path is a file for the archive, not {self.path!r}")
         for name in ("max_bytes", "max_per_turn", "max_chars"):
-            if getattr(self, name) < 1:
-                raise LeylineError(f"recall: {name} must be at least 1, not {getattr(self, name)}")
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise LeylineError(
+                    f"recall: {name} must be at least 1, a whole number, not {value!r}"
+                )
 
 
 RecallLike = bool | Recall | str | os.PathLike[str]

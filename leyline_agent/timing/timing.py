@@ -6,7 +6,15 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from leyline_agent import options
 from leyline_agent.errors import LeylineError
@@ -27,6 +35,9 @@ class Timing(BaseModel):
         pays_within: how many later calls an edit may take to pay for the cache that it breaks.
         context: tokens that fit a call; when more would be sent, nothing waits. None: unknown.
         clock: the time, in seconds since 1970; for tests.
+
+    Raises:
+        LeylineError: an option does not take the value.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
@@ -35,6 +46,15 @@ class Timing(BaseModel):
     pays_within: int = Field(12, ge=1)
     context: int | None = Field(None, ge=1)
     clock: Callable[[], float] = Field(time.time, exclude=True)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _told_plainly(cls, data: Any, handler: ModelWrapValidatorHandler[Timing]) -> Timing:
+        try:
+            return handler(data)
+        except ValidationError as error:
+            told = options.explain("timing", cls.model_fields, error)
+            raise LeylineError(told.removeprefix("policy ")) from error
 
     @field_validator("prices", mode="before")
     @classmethod
@@ -76,11 +96,7 @@ def as_timing(value: Timing | str | None) -> Timing | None:
     name, _, rest = value.partition(":") if isinstance(value, str) else ("", "", "")
     if name != "auto":
         raise LeylineError(f"timing {value!r}: it is 'now', 'auto', 'auto:key=value' or a Timing")
-    try:
-        return Timing.model_validate(_pairs(rest))
-    except ValidationError as error:
-        told = options.explain("timing", Timing.model_fields, error)
-        raise LeylineError(told.removeprefix("policy ")) from error
+    return Timing.model_validate(_pairs(rest))
 
 
 def _pairs(text: str) -> dict[str, str]:

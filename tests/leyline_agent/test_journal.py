@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import logging
 import shutil
@@ -312,3 +313,15 @@ def test_of_two_that_resume_one_journal_the_first_is_refused(path):
     with pytest.raises(TrajectoryError, match="continued by another session"):
         one.begin(messages)
     assert Session.resume(path).version == 2
+
+
+def test_the_totals_of_a_resumed_session_are_those_of_the_one_left(path):
+    session = Session(Stub(), MockAdapter(model()), journal=path)
+    messages = run(session, 3)
+    session.edit(Edit(40, 41))
+    with pytest.warns(LeylineWarning, match="does not fit a view"):
+        messages = run(session, 1, messages)
+    session.begin(messages).fail("lost")
+    before, after = session.stats(), Session.resume(path, Stub()).stats()
+    assert (before.edits, before.skipped, before.failed) == (2, 1, 1)
+    assert after == dataclasses.replace(before, policy_ms=0.0)
