@@ -141,6 +141,8 @@ def test_what_cannot_be_run(capsys: pytest.CaptureFixture[str], tmp_path: Path) 
     file.write_text("")
     assert "no policy named 'nope'" in refused(capsys, *upstream, "-p", "nope")
     assert "is a file" in refused(capsys, *upstream, "--journal", str(file))
+    below = str(file / "x")
+    assert f"{file} is a file" in refused(capsys, *upstream, "--journal", below)
     assert "timing 'soon'" in refused(capsys, *upstream, "--timing", "soon")
 
 
