@@ -16,6 +16,7 @@ from leyline_agent.edit import Edit
 from leyline_agent.errors import (
     AdapterError,
     BrokenToolPair,
+    CallRefused,
     ContextOverflow,
     EditError,
     EngineError,
@@ -63,6 +64,7 @@ __all__ = [
     "AdapterError",
     "Ask",
     "BrokenToolPair",
+    "CallRefused",
     "CallingAdapter",
     "Capabilities",
     "ContextOverflow",
