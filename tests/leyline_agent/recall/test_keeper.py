@@ -202,6 +202,15 @@ def test_a_resumed_session_answers_what_was_cut_before(tmp_path, kept):
     assert agent.requests[-1]["tools"][-1]["function"]["name"] == "leyline_recall"
 
 
+def test_a_resumed_session_names_who_cut_what_is_recalled_again(tmp_path):
+    script = runs(), runs(), recalls(0), runs(), recalls(0), "done"
+    agent = Harness(*script, journal=tmp_path / "j")
+    agent.turns(3)
+    agent.session = Session.resume(tmp_path / "j", "keep_last:n=1", agent.adapter, recall=True)
+    with pytest.warns(LeylineWarning, match="that keep_last had cut"):
+        agent.turn()
+
+
 def test_a_resumed_session_counts_the_same_turns(tmp_path):
     """A call asked again, with an edit, that is answered by a recall: no edit ahead."""
     agent = Harness(*[runs()] * 3, recalls("r0"), "done", journal=tmp_path / "j", policies=None)
