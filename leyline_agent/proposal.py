@@ -289,7 +289,10 @@ def _parts(policy: Policy) -> tuple[Policy, ...]:
 
 
 def _changes_nothing(edit: Edit, records: tuple[Record, ...], view: View) -> bool:
+    """By what identifies messages; a redaction also by what providers put beside that."""
     before = view.records[edit.start : edit.end]
+    if edit.redact and [r.message for r in records] != [r.message for r in before]:
+        return False
     return bool(before) and [r.digest for r in records] == [r.digest for r in before]
 
 

@@ -95,8 +95,12 @@ class ToolResult:
     def replace(
         self, content: str, *, mode: Mode | None = None, reason: str = "", redact: bool = False
     ) -> Edit:
-        """An edit that puts `content` in this message's place; role and call id stay."""
-        stub = {**self.message, "content": content}
+        """An edit that puts `content` in this message's place; role and call id stay.
+
+        What harnesses keep beside the content may quote it: where it is redacted, that goes too.
+        """
+        kept = message_module.canonical(self.message) if redact else self.message
+        stub = {**kept, "content": content}
         return Edit(self.index, self.index + 1, (stub,), mode, reason, redact=redact)
 
 

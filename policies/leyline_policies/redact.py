@@ -41,6 +41,8 @@ class _Found(Exception):
 class Redact(Correction):
     """Put a placeholder for every secret in results, in replies and in the arguments of calls.
 
+    And in whatever stands beside them: thoughts, a provider's own fields. A signed thought goes.
+
     What is redacted is forgotten by the engine, scrubbed from its memory, kept in no archive, and a
     digest is all that the journal has of the message. A secret in a tool's output goes before it is
     ever sent. Redactions are carried out before all other edits, and wait for no better moment.
@@ -125,8 +127,14 @@ def _without(value: Any, pattern: re.Pattern[str], placeholder: str) -> Any:
             for key, part in value.items()
         }
     if isinstance(value, list | tuple):
-        return [_without(part, pattern, placeholder) for part in value]
+        pairs = [(part, _without(part, pattern, placeholder)) for part in value]
+        return [bare for part, bare in pairs if bare == part or not _is_signed(part)]
     return value
+
+
+def _is_signed(part: Any) -> bool:
+    """Whether it is a thought that its provider takes back word for word, or not at all."""
+    return isinstance(part, dict) and bool(part.get("signature"))
 
 
 def _is_data(text: str) -> bool:

@@ -115,6 +115,15 @@ def test_a_policy_that_never_ends_is_told() -> None:
         Session(restless).begin(MESSAGES)
 
 
+def test_a_result_s_redaction_leaves_behind_what_the_harness_keeps_beside_it() -> None:
+    message = {**MESSAGES[2], "name": "bash", "is_error": True, "extra": {"raw": ["ALPHA"]}}
+    (result,) = Trajectory([*MESSAGES[:2], message]).tool_results
+    assert result.replace("-", redact=True).replacement == (
+        {**MESSAGES[2], "name": "bash", "is_error": True, "content": "-"},
+    )
+    assert result.replace("-").replacement[0]["extra"] == {"raw": ["ALPHA"]}
+
+
 spans = st.builds(
     lambda start, length, num: Edit(
         start, start + length, ({"role": "user", "content": "x"},) * num, redact=True

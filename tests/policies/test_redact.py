@@ -127,6 +127,44 @@ def test_a_secret_never_goes_out_nor_to_disk(run: Run, tmp_path: Path) -> None:
     assert session.receipts[2].edits[0].mode_used is Mode.FORGET
 
 
+@pytest.mark.parametrize("content", ["", f"I use {TOKEN}."])
+@pytest.mark.parametrize("resent", [False, True])
+def test_fields_that_are_no_part_of_a_message_s_identity(
+    content: str, resent: bool, tmp_path: Path
+) -> None:
+    path = tmp_path / "j.jsonl"
+    signed = {"type": "thinking", "thinking": "Yes.", "signature": "s"}
+    thoughts: dict[str, Any] = {
+        "reasoning_content": f"Use {TOKEN}.",
+        "reasoning": {"summary": [f"{TOKEN}"]},
+        "thinking_blocks": [signed, {**signed, "thinking": TOKEN}],
+        "provider_specific_fields": {"echo": [{"raw": TOKEN}]},
+    }
+    call = {**tool_call("bash", id="a", command="ls"), "content": content, **thoughts}
+    messages: list[dict[str, Any]] = [
+        {"role": "user", "content": "task"},
+        call,
+        {"role": "tool", "tool_call_id": "a", "content": "ok", "artifact": {"env": TOKEN}},
+    ]
+    session = Session("redact", MockAdapter(), journal=path)
+    for _ in range(3):
+        turn = session.begin(messages)
+        assert TOKEN not in json.dumps(turn.request["messages"])
+        turn.finish("Done.")
+        sent = turn.request["messages"] if resent else messages
+        messages = [
+            *sent,
+            {"role": "assistant", "content": "Done."},
+            {"role": "user", "content": "on"},
+        ]
+    assert [(edit.start, edit.redact) for edit in session.edits] == [(1, True), (2, True)]
+    assert turn.request["messages"][1]["reasoning_content"] == "Use [redacted]."
+    assert turn.request["messages"][1]["thinking_blocks"] == [signed]  # Whole, or not at all.
+    assert TOKEN not in path.read_text()
+    assert TOKEN not in json.dumps(session.history)
+    assert session.skipped == ()
+
+
 def test_two_of_them_and_a_state_update_send_no_secret(run: Run) -> None:
     messages = run(("env", "key = E-12 F-34"), ("env", "key = E-56 F-78")).messages
     session = Session(r"erratum:fields=key+redact:patterns=(E-\d+)+redact:patterns=(F-\d+)")
