@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from leyline_agent.directive import Mode
-from leyline_agent.edit import Edit
+from leyline_agent.edit import Edit, loose_ends
 from leyline_agent.message import Message, copy
 from leyline_agent.proposal import Accepted
 from leyline_agent.recall.exchange import POLICY, Exchange
@@ -190,8 +190,26 @@ def _draft(
 ) -> Draft:
     consumed = len(match.front.view) if match.through_view else match.kept
     new = [make(m, i) for i, m in enumerate(incoming[consumed:], start=match.kept)]
-    draft = reopened(match.snapshot, match.kept, match.front, new, match.changed)
+    front = match.front
+    draft = reopened(match.snapshot, match.kept, front, new, match.changed)
+    while not match.through_view and _splits_pair(front, draft):
+        front = front.view.cut_pieces(len(front.view.pieces) - 1)
+        draft = reopened(match.snapshot, match.kept, front, new, match.changed)
     return replace(draft, outgoing=_outgoing(draft.view, incoming, match.through_view))
+
+
+def _splits_pair(front: Cut, draft: Draft) -> bool:
+    """Whether the front's last edit took the call of a result that now stands behind it.
+
+    Only a rewritten history puts one there: the edit was legal on the one that it was made on.
+    """
+    pieces = front.view.pieces
+    if not pieces or not pieces[-1].policy or front.kept == len(draft.history):
+        return False
+    if draft.history[front.kept].message.get("role") not in ("tool", "function"):
+        return False
+    seen, whole = ([r.message for r in records] for records in (draft.view.records, draft.history))
+    return any(kind == "result" for kind, _ in loose_ends(seen) - loose_ends(whole))
 
 
 def reopened(

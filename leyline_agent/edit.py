@@ -21,7 +21,16 @@ from leyline_agent.errors import (
 )
 from leyline_agent.message import Message, calls
 
-__all__ = ["Edit", "Protected", "apply", "as_protected", "check", "protected_indices", "sift"]
+__all__ = [
+    "Edit",
+    "Protected",
+    "apply",
+    "as_protected",
+    "check",
+    "loose_ends",
+    "protected_indices",
+    "sift",
+]
 
 Protected = Literal["system", "task"]
 
@@ -209,7 +218,7 @@ def _check_pairs(ordered: Sequence[Edit], messages: Sequence[Message]) -> None:
 def _broken_pairs(ordered: Sequence[Edit], messages: Sequence[Message]) -> Counter[tuple[str, str]]:
     if all(_keeps_pairs(edit, messages) for edit in ordered):
         return Counter()
-    return _loose_ends(apply(ordered, messages)) - _loose_ends(messages)
+    return loose_ends(apply(ordered, messages)) - loose_ends(messages)
 
 
 def _keeps_pairs(edit: Edit, messages: Sequence[Message]) -> bool:
@@ -251,8 +260,8 @@ def _touched_ids(edit: Edit, messages: Sequence[Message]) -> set[str]:
     return touched
 
 
-def _loose_ends(messages: Sequence[Message]) -> Counter[tuple[str, str]]:
-    """Results without their call, and calls without their result.
+def loose_ends(messages: Sequence[Message]) -> Counter[tuple[str, str]]:
+    """Results without their call, and calls without their result, by kind and id.
 
     The open calls of the last turn have a kind of their own: where the view ends with them, their
     tools still run, and an edit may neither add such a call nor put anything behind it.

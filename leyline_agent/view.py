@@ -247,13 +247,14 @@ class View:
         count = 0
         while count < len(self.pieces) and self.pieces[count].end <= at:
             count += 1
-        return self._cut(count)
+        return self.cut_pieces(count)
 
     def cut_view(self, at: int) -> Cut:
         """The pieces that lie whole before view index `at`."""
-        return self._cut(bisect_right(self._starts, at) - 1)
+        return self.cut_pieces(bisect_right(self._starts, at) - 1)
 
-    def _cut(self, count: int) -> Cut:
+    def cut_pieces(self, count: int) -> Cut:
+        """The first `count` pieces."""
         if count == len(self.pieces):
             return Cut(self, self.history_len)
         view = View(self.pieces[:count])

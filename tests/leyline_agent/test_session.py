@@ -301,3 +301,24 @@ def test_sessions_are_safe_between_threads():
     assert failures == []
     assert len({r.version for r in session.receipts}) == 20
     assert session.stats().turns == 20
+
+
+def test_an_edit_that_a_rewritten_history_would_split_is_dropped():
+    """The harness drops a message behind an edit: a result then stands behind the call it ended."""
+
+    @policy
+    def summary(trajectory):
+        if trajectory.messages[-1]["content"] == "out":
+            yield Edit(2, 5, ({"role": "user", "content": "what was done"},))
+
+    session = Session(summary)
+    unanswered = {**call(1), "content": "I look."}
+    messages = [SYSTEM, TASK, call(1), result(1), unanswered, call(1), result(1, "out")]
+    first = session.begin(messages)
+    first.finish("done")
+    assert contents(first.request["messages"])[2] == "what was done"
+    again = session.begin([*messages[:5], messages[6], {"role": "user", "content": "Go on."}])
+    assert [m["role"] for m in again.request["messages"]][2:] == [
+        "assistant", "tool", "assistant", "tool", "user",
+    ]  # fmt: skip
+    assert session.begin(messages[:5]).request["messages"][2]["content"] == "what was done"

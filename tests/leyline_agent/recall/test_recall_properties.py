@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from recalling import TASK, TOOLS, Harness, ids_in, output, recalls, runs
 
 from leyline_agent import Edit, Mode, Session, policy
-from leyline_agent.edit import _loose_ends
+from leyline_agent.edit import loose_ends
 from leyline_agent.message import digest, view_digest
 from leyline_agent.recall.options import Recall
 from leyline_agent.testing import DeterministicModel, MockAdapter
@@ -69,7 +69,7 @@ def checked(agent):
     for _ in range(8):
         sent = turn.request["messages"]
         assert turn.commit.view_digest == view_digest(map(digest, sent))
-        assert not _loose_ends(sent) - _loose_ends(history)
+        assert not loose_ends(sent) - loose_ends(history)
         assert turn.request["tools"][-1]["function"]["name"] == "leyline_recall"
         response = agent.adapter.complete(turn.request)
         if not turn.advance(response):
