@@ -2,7 +2,8 @@
 
     python benchmarks/splice.py [--model M] [--out benchmarks/results/splice.json]
 
-* a splice by sequence length: host time a directive; no KV moves (kept tokens keep their slots);
+* a splice by sequence length: host time a directive, one after another, and with the processor's
+  caches emptied before each; no KV moves (kept tokens keep their slots);
 * 1,000 edits one after another: error of the keys attention sees, against exact float64 rotation,
   zero-copy and in a working copy, beside the storage floor (bfloat16 rounding of the exact key);
 * a working copy of 4,096 tokens, and a plain copy of as many bytes, one a round in turn.
@@ -14,13 +15,14 @@ import argparse
 import random
 import time
 
+import numpy as np
 import torch
 from common import Spread, interleaved, random_tokens, save, spread
 
 from leyline_agent.directive import Directive, Mode, apply
 from leyline_agent.serving.engine import Engine, EngineConfig, Prompt
 from leyline_agent.serving.kv.sequence import CachedSequence
-from leyline_agent.serving.kv.slots import SlotPool
+from leyline_agent.serving.kv.slots import Extent, SlotPool
 from leyline_agent.serving.kv.splice import kept_pieces, splice
 from leyline_agent.serving.kv.store import KVStore
 from leyline_agent.serving.kv.working_copy import WorkingCopy
@@ -29,6 +31,7 @@ from leyline_agent.serving.models.probe import KVShape
 from leyline_agent.serving.models.rope import RopeSpec
 
 HEAD_DIM = 64
+CACHE_BYTES = 64 << 20  # more than the processor's caches hold
 
 
 def splice_times(
@@ -36,6 +39,7 @@ def splice_times(
 ) -> dict[str, Spread]:
     """Microseconds of one directive at growing lengths; the suffix is 7/8 of the sequence."""
     result: dict[str, Spread] = {}
+    evicting = np.zeros(CACHE_BYTES, np.uint8)
     for length in lengths:
         pool = SlotPool(2 * length)
         sequence = CachedSequence(pool)
@@ -44,21 +48,25 @@ def splice_times(
             Directive(length // 8, length // 8 + min(200, length // 4), (1, 2, 3), Mode.AMORTIZE)
         ]
         tokens = apply(sequence.tokens, cut)
-        times = []
-        for _ in range(rounds):
-            prompt = list(tokens)
-            started = time.perf_counter()
-            done = splice(pool, prompt, kept_pieces(sequence, cut, ["edit"]))
-            times.append((time.perf_counter() - started) * 1e6)
-            kept = set(_slots(sequence)) & set(_slots(done.sequence))
-            assert len(kept) == done.exact + done.spliced, "kept tokens must keep their slots"
-            done.sequence.release()
-        result[f"us_at_{length}"] = spread(times)
+        for name, emptied in (("us_at", False), ("us_cold_at", True)):
+            times = []
+            for _ in range(rounds):
+                prompt = list(tokens)
+                if emptied:
+                    evicting += 1
+                started = time.perf_counter()
+                done = splice(pool, prompt, kept_pieces(sequence, cut, ["edit"]))
+                times.append((time.perf_counter() - started) * 1e6)
+                last = done.sequence.extents()
+                done.sequence.release()
+            result[f"{name}_{length}"] = spread(times)
+        kept = set(_slots(sequence.extents())) & set(_slots(last))
+        assert len(kept) == done.exact + done.spliced, "kept tokens must keep their slots"
     return result
 
 
-def _slots(sequence: CachedSequence) -> list[int]:
-    return [slot for extent in sequence.extents() for slot in range(*extent)]
+def _slots(extents: list[Extent]) -> list[int]:
+    return [slot for extent in extents for slot in range(*extent)]
 
 
 def drift(edits: int = 1_000, theta: float = 5e5) -> dict[str, float]:
