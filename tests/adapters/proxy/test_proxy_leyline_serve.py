@@ -76,7 +76,8 @@ def test_its_errors_come_back(running):
         )
     with pytest.raises(openai.NotFoundError):
         client.chat.completions.create(model="x", messages=[{"role": "user", "content": "hi"}])
-    assert [session.version for session in running.all] == [0]
+    # Two conversations; neither begins in what the other's failure left behind.
+    assert [session.version for session in running.all] == [0, 0]
 
 
 async def test_it_is_told_from_others(live_url, provider):
