@@ -9,7 +9,7 @@ from leyline_adapters.anthropic.cleaning import Cleaning
 from leyline_adapters.anthropic.messages import Conversation, to_chat
 from leyline_adapters.anthropic.replies import Assembly, to_completion, to_message
 from leyline_adapters.proxy.body import Body
-from leyline_adapters.proxy.dialect import Unmanaged
+from leyline_adapters.proxy.dialect import Telling, Unmanaged
 from leyline_adapters.proxy.openai import RESERVED
 from leyline_adapters.proxy.problems import Api
 from leyline_adapters.proxy.streams import Event
@@ -80,27 +80,14 @@ class _Asked:
         return self._body.replaced({**restored, **given, **(request.get("extra_body") or {})})
 
 
-class _Events:
+class _Events(Telling):
     """A streamed answer."""
 
+    _assembly: Assembly
+
     def __init__(self) -> None:
-        self._assembly = Assembly()
+        super().__init__(Assembly())
         self._error = ""
-
-    @property
-    def first_call(self) -> str:
-        """The name of the first tool it calls; "" as long as none is known."""
-        return self._assembly.first_call
-
-    @property
-    def several(self) -> bool:
-        """Whether there is more than one reply in it."""
-        return self._assembly.several
-
-    @property
-    def finished(self) -> bool:
-        """Whether the reply is whole, though figures may follow."""
-        return self._assembly.finished
 
     @property
     def ended(self) -> bool:
@@ -121,7 +108,3 @@ class _Events:
         body = event.body
         if body is not None:
             self._assembly.add(body)
-
-    def response(self) -> dict[str, Any] | None:
-        """The chat completion; None when there is none."""
-        return self._assembly.response()

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
+from leyline_adapters.anthropic import replies as messages
 from leyline_adapters.proxy.body import Body
 from leyline_adapters.proxy.problems import Api
 from leyline_adapters.proxy.streams import Event
 from leyline_agent.adapter import Request
 from leyline_agent.message import Message
 from leyline_agent.turn import Turn
+from leyline_agent.wrapping import streams as chat
 
-__all__ = ["Asked", "Dialect", "Unmanaged", "Whole"]
+__all__ = ["Asked", "Dialect", "Telling", "Unmanaged", "Whole"]
 
 
 class Unmanaged(Exception):
@@ -78,6 +80,32 @@ class Whole(Protocol):
     def response(self) -> dict[str, Any] | None:
         """The chat completion; None when there is none."""
         ...
+
+
+class Telling:
+    """What a stream tells of the assembly that puts it together; the rest is each API's own."""
+
+    def __init__(self, assembly: chat.Assembly | messages.Assembly) -> None:
+        self._assembly = assembly
+
+    @property
+    def first_call(self) -> str:
+        """The name of the first tool it calls; "" as long as none is known."""
+        return self._assembly.first_call
+
+    @property
+    def several(self) -> bool:
+        """Whether there is more than one reply in it."""
+        return self._assembly.several
+
+    @property
+    def finished(self) -> bool:
+        """Whether the reply is whole, though figures may follow."""
+        return self._assembly.finished
+
+    def response(self) -> dict[str, Any] | None:
+        """The chat completion; None when there is none."""
+        return self._assembly.response()
 
 
 class Dialect(Protocol):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from leyline_adapters.proxy.body import Body
-from leyline_adapters.proxy.dialect import Unmanaged
+from leyline_adapters.proxy.dialect import Telling, Unmanaged
 from leyline_adapters.proxy.problems import Api
 from leyline_adapters.proxy.streams import Event
 from leyline_agent.adapter import Request
@@ -67,28 +67,20 @@ class _Asked:
         return self._body.replaced({**self._body.values, **given, **added})
 
 
-class _Chunks:
+class _Chunks(Telling):
     """A streamed chat completion."""
 
+    _assembly: Assembly
+
     def __init__(self) -> None:
-        self._assembly = Assembly()
+        super().__init__(Assembly())
         self.ended = False
         self.error = ""
 
     @property
-    def first_call(self) -> str:
-        """The name of the first tool it calls; "" as long as none is known."""
-        return self._assembly.first_call
-
-    @property
-    def several(self) -> bool:
-        """Whether there is more than one reply in it."""
-        return self._assembly.several
-
-    @property
     def finished(self) -> bool:
         """Whether the reply is whole, though figures may follow."""
-        return self._assembly.finished or self.ended
+        return super().finished or self.ended
 
     def add(self, event: Event) -> None:
         """Take an event into account."""
@@ -101,7 +93,3 @@ class _Chunks:
         if body.get("error"):
             self.error = "the upstream told of an error in the stream"
         self._assembly.add(body)
-
-    def response(self) -> dict[str, Any] | None:
-        """The chat completion; None when there is none."""
-        return self._assembly.response()
