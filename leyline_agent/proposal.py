@@ -1,8 +1,8 @@
 """Proposals: running policies on a view, and what of their edits is taken.
 
-Nothing a policy does can end a turn: one that raises is skipped for this turn, an illegal edit is
-refused by itself, one that edits its own edits over and over is stopped; each with a reason that
-is logged and kept, and the first of each policy is worth a warning.
+Nothing a policy does can end a turn, unless it redacts: one that raises is skipped for this turn,
+an illegal edit is refused by itself, one that edits its own edits over and over is stopped; each
+with a reason that is logged and kept, and the first of each policy is worth a warning.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from leyline_agent.adapter import Capabilities, WireEdit
 from leyline_agent.arrangement import arranged
 from leyline_agent.directive import Mode, strongest
 from leyline_agent.edit import Edit, sift
-from leyline_agent.errors import EditError, LeylineError, PolicyLoop, UnsupportedMode
+from leyline_agent.errors import CallRefused, EditError, LeylineError, PolicyLoop, UnsupportedMode
 from leyline_agent.oddity import Oddity, oddities
 from leyline_agent.policy import Pipeline, Policy
 from leyline_agent.question import Ask
@@ -184,6 +184,9 @@ class Proposer:
             declared: the harness's own edits, served first.
             kept: how many messages of the history earlier turns have had.
             notes: what became of earlier questions of the policies.
+
+        Raises:
+            CallRefused: a policy that redacts raised: what it would take out must not be sent.
         """
         for odd in oddities(trajectory.original, kept):
             self._tell(("", odd.kind), odd)
@@ -223,6 +226,11 @@ class Proposer:
         except Exception as error:  # A policy is a user's code; whatever it raises costs one turn.
             logger.debug("policy %s raised", part.name, exc_info=True)
             told = f"{error} ({_place(error)})"
+            if part.redacts:
+                raise CallRefused(
+                    f"a model call was not made: policy {part.name} redacts, and raised "
+                    f"{type(error).__name__}: {told}. Mend it, or take it away"
+                ) from error
             faults.append(Skipped(part.name, "", type(error).__name__, told))
             return []
         finally:

@@ -168,6 +168,7 @@ class Session(Turning):
         Raises:
             TrajectoryError: `messages` is empty or holds something that is no message.
             StaleSession: `expected_version` is not the newest.
+            CallRefused: a policy that redacts raised.
             LeylineWarning: a policy failed for the first time, where warnings are errors; nothing
                 is changed, the same call again goes on without it.
         """

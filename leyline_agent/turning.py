@@ -86,8 +86,9 @@ class Turning:
         draft = branch.draft(self._state.beginning, self._state.heads, incoming, self._record)
         notes = self._asking.collect()
         trajectory = self._trajectory(draft, tools or ())
-        declared, self._declared = self._declared, []
+        declared = self._declared
         proposal = self._proposer.propose(draft.view, trajectory, declared, draft.kept, notes)
+        self._declared = []
         self._asking.ask(proposal.asks)
         proposal = self._pace.split(proposal, draft, trajectory, declared, asked)
         if self._keeper:

@@ -6,10 +6,12 @@ import pytest
 from agent_loop import LONG, SYSTEM, TASK, Stub, call, contents, result, run
 
 from leyline_agent import (
+    CallRefused,
     Edit,
     InvalidSpan,
     LeylineWarning,
     Mode,
+    Policy,
     Reason,
     Session,
     policy,
@@ -221,3 +223,28 @@ def test_an_edit_no_mode_is_strong_enough_for_is_skipped():
     with pytest.warns(LeylineWarning, match="the engine cannot forget"):
         turn = session.begin(messages)
     assert [s.kind for s in turn.skipped] == ["UnsupportedMode"]
+
+
+def test_a_redacting_policy_that_raises_lets_nothing_go_out():
+    class Broken(Policy):
+        """Redacts, if it can."""
+
+        @property
+        def redacts(self):
+            return True
+
+        def edits(self, trajectory):
+            if len(trajectory.messages) > 2:
+                raise ValueError("no idea")
+            return ()
+
+    session = Session([Broken(), Stub()])
+    messages = run(session, 1)
+    session.edit(Edit(3, 4, (result(2, "mine"),)))
+    for _ in range(2):
+        with pytest.raises(
+            CallRefused, match="policy broken redacts, and raised ValueError: no id"
+        ):
+            session.begin(messages)
+    assert session.version == 1
+    assert [edit.policy for edit in session._declared] == ["harness"]  # Nothing declared is lost.
