@@ -1,0 +1,1 @@
+"""vLLM: an adapter for its server, and the KV connector that server loads."""
