@@ -47,7 +47,6 @@ class Ask(BaseModel):
         claims: runs of tokens to reuse, in the order of `at`, not overlapping in the prompt.
         keep: hold this request's KV as a source, and answer with its handle.
         release: handles that are needed no more, given up once this request has been admitted.
-        ticket: an unguessable name under which the server keeps `Told` for a stream's reader.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -58,7 +57,6 @@ class Ask(BaseModel):
     claims: tuple[Claim, ...] = Field((), max_length=4096)
     keep: bool = True
     release: tuple[str, ...] = Field((), max_length=4096)
-    ticket: str = Field("", max_length=128)
 
 
 class Told(BaseModel):
