@@ -1,0 +1,1 @@
+"""Solve rates: policies and mechanisms measured together, paired, in runs that can be resumed."""
