@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ _WINDOW_TOOLS = frozenset(
     "create edit find_file goto insert open scroll_down scroll_up search_dir search_file "
     "submit".split()
 )
+_PATH = re.compile(r"[\w.+@-]+(?:/[\w.+@-]+)*")
 
 
 class Invocation(NamedTuple):
@@ -34,31 +36,45 @@ def invocation(call: ToolCall) -> Invocation:
 
 @lru_cache(maxsize=512)
 def _from_text(text: str) -> Invocation:
-    """The last call in a message: `<function=...>` XML, or a fenced block of shell."""
+    """The last call in a message: `<function=...>` XML, or a fenced block: shell, or a whole file
+    where its label ends in a path (```python src/calc.py).
+    """
     end = text.rfind("</function>")
     start = text.rfind("<function=", 0, max(end, 0))
     if start >= 0:
         name, _, body = text[start + len("<function=") : end].partition(">")
         return Invocation(name, dict(map(_parameter, body.split("<parameter=")[1:])))
-    command = _last_block(text).strip()
+    label, block = _last_block(text)
+    if path := _path(label):
+        return Invocation("write_file", {"path": path, "content": block})
+    command = block.strip()
     verb = command.split(maxsplit=1)[0] if command else ""
     if verb in _WINDOW_TOOLS:
         return Invocation(verb, {"text": command})
     return Invocation("bash", {"command": command}) if command else Invocation("", {})
 
 
-def _last_block(text: str) -> str:
-    """The text of the last closed block between ``` fences; "" when there is none."""
-    last = ""
-    block: list[str] | None = None
+def _last_block(text: str) -> tuple[str, str]:
+    """Label and text of the last closed block between fences; "" when there is none."""
+    last, label, fence = ("", ""), "", ""
+    block: list[str] = []
     for line in text.splitlines():
-        if block is None:
-            block = [] if line.startswith("```") else None
-        elif line.rstrip() == "```":
-            last, block = "\n".join(block), None
+        if not fence:
+            if line.startswith("```"):
+                fence = line[: len(line) - len(line.lstrip("`"))]
+                label, block = line[len(fence) :].strip(), []
+        elif line.startswith(fence) and not line.rstrip().strip("`"):
+            last, fence = (label, "\n".join(block)), ""
         else:
             block.append(line)
     return last
+
+
+def _path(label: str) -> str:
+    """The path in a block's label, the only word or the one behind the language; "" without."""
+    words = label.split()
+    named = len(words) == 2 or (len(words) == 1 and ("/" in label or "." in label))
+    return words[-1] if named and _PATH.fullmatch(words[-1]) else ""
 
 
 def _parameter(text: str) -> tuple[str, Any]:

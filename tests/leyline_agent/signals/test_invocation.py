@@ -55,3 +55,15 @@ def test_the_last_function_call_counts() -> None:
 
 def test_a_call_without_name_or_text_is_none() -> None:
     assert invocation(ToolCall(1, "", "", None)) == ("", {})
+
+
+@pytest.mark.parametrize("label", ["src/calc.py", "python src/calc.py"])
+def test_a_block_whose_label_ends_in_a_path_writes_that_file(label: str) -> None:
+    said = f"Mended.\n````{label}\n```\nx = 1\n````\n"
+    written = {"path": "src/calc.py", "content": "```\nx = 1"}
+    assert spoken(said) == ("write_file", written)
+
+
+@pytest.mark.parametrize("label", ["bash", "mswea_bash_command", "python:calc.py", "{.python}"])
+def test_other_labels_are_of_shell(label: str) -> None:
+    assert spoken(f"```{label}\nls\n```") == ("bash", {"command": "ls"})
