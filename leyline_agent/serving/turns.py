@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from leyline_agent.adapter import Commit, WireEdit
+from leyline_agent.adapter import Commit
 from leyline_agent.directive import Directive, Mode, apply
 from leyline_agent.edit import Edit
 from leyline_agent.errors import InvalidRequest
-from leyline_agent.lowering import Lowered, Lowering, common_prefix, lower
+from leyline_agent.lowering import Lowered, Lowering, common_prefix
 from leyline_agent.message import Message, digest, text, view_digest
 from leyline_agent.receipt import EditReceipt, Reason
 from leyline_agent.serving.engine import Prompt
 from leyline_agent.serving.render import ChatRenderer, SessionRenderer
 from leyline_agent.serving.sessions import EngineSession, Version
 from leyline_agent.serving.wire import TokenCommit
+from leyline_agent.undoing import Held, Undone, Unseen, lower_commit
 
 __all__ = ["Turn", "as_items", "plan_ahead", "plan_chat", "plan_tokens", "readable"]
 
@@ -81,7 +81,7 @@ def plan_chat(
         previous=base.sequence,
         items=edited.lowering.items,
         appended=edited.lowering.appended,
-        policies=[edit.policy for edit in edited.edits],
+        policies=[edit.policy for edit in edited.undone.edits],
     )
     return edited.turn(prompt)
 
@@ -103,77 +103,35 @@ def plan_ahead(
         items=edited.lowering.items,
         appended=0,
         version=commit.version,
-        policies=[edit.policy for edit in edited.edits],
+        policies=[edit.policy for edit in edited.undone.edits],
         owner=session.id,
     )
     return edited.turn(prompt)
 
 
 @dataclass(frozen=True)
-class _Unseen:
-    """An edit of messages that the engine has not seen, or not all of them."""
-
-    place: int
-    edit: WireEdit
-    reason: Reason
-
-    def told(self, base: Version) -> str:
-        """Which edit it is, and what was not seen."""
-        start, end = self.edit.messages
-        held = f"version {base.number}, which has {len(base.messages or ())} messages here"
-        if self.reason is Reason.UNSEEN:
-            return f"the edit of messages [{start}, {end}) lies behind {held}"
-        return f"the edit of messages [{start}, {end}) reaches past the end of {held}"
-
-    @property
-    def receipt(self) -> EditReceipt:
-        asked = Mode.FORGET if self.edit.redact else self.edit.mode
-        return _receipt_of(asked, self.edit.policy, self.reason)
-
-
-@dataclass(frozen=True)
 class _Edited:
-    """A commit's edits on the view before them, lowered.
+    """A commit's edits on the view before them, lowered; `base` is the version they start from."""
 
-    Attributes:
-        unedited: that view.
-        edits: those of the commit's edits whose messages the engine has seen.
-        unseen: the others, with where they stand in `unedited`, and why.
-        lowering: of `edits`.
-        base: the version they start from.
-    """
-
-    unedited: Sequence[Message]
-    edits: Sequence[Edit]
-    unseen: Sequence[_Unseen]
+    undone: Undone
     lowering: Lowering
-    base: Version
+    base: Held
 
     def turn(self, prompt: Prompt) -> Turn:
         """The turn that runs `prompt`, the lowering's."""
+        edits = self.undone.edits
         items = self.lowering.items
-        places = [min(self.edits[i].start for i in item.edits) for item in items if item.edits]
-        redacts = [any(self.edits[i].redact for i in item.edits) for item in items]
-        lost = [
-            (self.edits[i].start, self.edits[i].redact, self._receipt(i))
-            for i in self.lowering.without
-        ]
-        lost += [(one.place, one.edit.redact, one.receipt) for one in self.unseen]
-        without = sorted(lost, key=lambda each: each[0])
-        told = [(bisect_left(places, place), receipt) for place, _, receipt in without]
-        for (at, _), (_, redact, _) in zip(reversed(told), reversed(without), strict=True):
+        redacts = [any(edits[i].redact for i in item.edits) for item in items]
+        without = self.undone.without(self.lowering)
+        for at, redact, _ in reversed(without):
             redacts.insert(at, redact)
         return Turn(
             prompt,
-            detail="; ".join(one.told(self.base) for one in self.unseen),
-            removed=_redacted(self.unedited, self.edits),
-            without=tuple(told),
+            detail="; ".join(one.told(self.base) for one in self.undone.unseen),
+            removed=_redacted(self.undone.view, edits),
+            without=tuple((at, receipt) for at, _, receipt in without),
             redacting=frozenset(index for index, redact in enumerate(redacts) if redact),
         )
-
-    def _receipt(self, index: int) -> EditReceipt:
-        edit = self.edits[index]
-        return _receipt_of(edit.effective_mode(), edit.policy, self.lowering.without[index])
 
 
 def _lowered(
@@ -186,10 +144,9 @@ def _lowered(
     tokens: Sequence[int] | None = None,
 ) -> _Edited:
     renderer = SessionRenderer(chat, session.replies)
-    unedited, edits, unseen = _undo(_seen(base, commit), view, commit.edits)
-    held = base.sequence.tokens
-    lowering = lower(held, unedited, edits, renderer, tools=tools, edited=tokens)
-    return _Edited(unedited, edits, unseen, lowering, base)
+    held = _held(base)
+    undone, lowering = lower_commit(held, view, tools, commit, renderer, tokens)
+    return _Edited(undone, lowering, held)
 
 
 def _unlowered(
@@ -200,28 +157,22 @@ def _unlowered(
     error: InvalidRequest,
 ) -> Turn:
     """A turn whose edits cannot be told apart: a template may refuse a view between two edits."""
-    unedited, edits, _ = _undo(_seen(base, commit), messages, commit.edits)
-    receipts = (_Unseen(0, edit, Reason.INVALID_EDIT) for edit in commit.edits)
+    undone = Undone.of(_held(base), messages, commit)
+    receipts = (Unseen(0, edit, Reason.INVALID_EDIT) for edit in commit.edits)
     redacts = (index for index, edit in enumerate(commit.edits) if edit.redact)
     return replace(
         _claimed(plain, base, ()),
         reason=Reason.INVALID_EDIT,
         detail=f"the view before the edits cannot be rendered: {error}",
-        removed=_redacted(unedited, edits),
+        removed=_redacted(undone.view, undone.edits),
         without=tuple((0, one.receipt) for one in receipts),
         redacting=frozenset(redacts),
     )
 
 
-def _seen(base: Version, commit: Commit) -> Sequence[Message]:
-    """The messages of the base version that the commit's edits start from."""
-    return (base.messages or ())[: commit.base_len or None]
-
-
-def _receipt_of(asked: Mode, policy: str, reason: Reason) -> EditReceipt:
-    """The receipt of an edit that became no directive."""
-    used = Mode.FORGET if reason in (Reason.UNDECLARED, Reason.INVALID_EDIT) else asked
-    return EditReceipt(mode_asked=asked, mode_used=used, reason=reason, policy=policy)
+def _held(base: Version) -> Held:
+    """The version as what a commit's edits start from."""
+    return Held(base.number, base.messages or (), base.sequence.tokens)
 
 
 def plan_tokens(
@@ -328,37 +279,3 @@ def _retry(again: Version, plain: Prompt) -> Turn:
     prompt = _claimed(plain, again, ()).prompt
     items = tuple(replace(item, reason=Reason.RETRY) for item in prompt.items)
     return Turn(replace(prompt, items=items), Reason.RETRY)
-
-
-def _undo(
-    base: Sequence[Message], view: Sequence[Message], edits: Sequence[WireEdit]
-) -> tuple[list[Message], list[Edit], list[_Unseen]]:
-    """The view before its edits, the edits on it, and those it cannot tell.
-
-    Messages an edit replaced come from the base version; edits of messages the engine has never
-    seen need no undoing.
-    """
-    unedited: list[Message] = []
-    found: list[Edit] = []
-    unseen: list[_Unseen] = []
-    cursor = at = 0  # in the unedited view, in the edited view
-    for edit in sorted(edits, key=lambda e: e.messages):
-        start, end = edit.messages
-        same = max(0, start - cursor)
-        unedited.extend(view[at : at + same])
-        at += same
-        new = tuple(view[at : at + edit.count])
-        at += edit.count
-        cursor = end
-        place = len(unedited)
-        old = list(base[start:end])
-        if len(old) < end - start:  # reaches into messages not seen before
-            unseen.append(_Unseen(place, edit, Reason.UNDECLARED if old else Reason.UNSEEN))
-            unedited.extend(new)
-            continue
-        unedited.extend(old)
-        found.append(
-            Edit(place, place + len(old), new, edit.mode, edit.reason, edit.policy, edit.redact)
-        )
-    unedited.extend(view[at:])
-    return unedited, found, unseen
