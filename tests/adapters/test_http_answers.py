@@ -11,7 +11,7 @@ import pytest
 
 from leyline_adapters.bundled import http_errors
 from leyline_adapters.bundled.http import HttpAdapter
-from leyline_agent.errors import AdapterError, EngineUnavailable, OutOfSlots
+from leyline_agent.errors import AdapterError, ContextOverflow, EngineUnavailable, OutOfSlots
 from leyline_agent.receipt import Receipt
 
 Handler = Callable[[httpx.Request], httpx.Response]
@@ -56,10 +56,15 @@ def test_another_kind_of_server() -> None:
         ),
         (httpx.Response(404, json={"detail": "Not Found"}), AdapterError, "a Leyline server"),
         (httpx.Response(401, json={"error": "no key"}), AdapterError, "answered 401"),
+        (
+            httpx.Response(400, json={"error": {"message": "too long", "param": "input_tokens"}}),
+            ContextOverflow,
+            "too long",
+        ),
     ],
 )
 def test_other_answers_are_told_at_once(
-    answer: httpx.Response, kind: type[AdapterError], words: str
+    answer: httpx.Response, kind: type[LeylineError], words: str
 ) -> None:
     sent = []
 

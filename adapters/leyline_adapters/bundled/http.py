@@ -8,7 +8,6 @@ acts once.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing
@@ -16,7 +15,6 @@ from typing import Any
 from urllib.parse import quote
 
 import httpx
-from tenacity import AsyncRetrying, Retrying
 
 from leyline_adapters.bundled.body import (
     CAPABILITIES,
@@ -26,14 +24,7 @@ from leyline_adapters.bundled.body import (
     read_receipt,
     with_commit,
 )
-from leyline_adapters.bundled.http_errors import (
-    StreamReader,
-    check,
-    policy,
-    reaching,
-    result,
-    retries,
-)
+from leyline_adapters.bundled.connection import Connection
 from leyline_agent.adapter import Capabilities, Commit, Request
 from leyline_agent.directive import Directive
 from leyline_agent.receipt import Receipt
@@ -42,7 +33,6 @@ __all__ = ["DEFAULT_URL", "HttpAdapter"]
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 _CHAT = "/v1/chat/completions"
-_CONNECT_SECONDS = 5.0
 
 
 class HttpAdapter:
@@ -74,20 +64,12 @@ class HttpAdapter:
         transport: httpx.BaseTransport | httpx.AsyncBaseTransport | None = None,
     ) -> None:
         given = base_url or os.environ.get("LEYLINE_BASE_URL") or DEFAULT_URL
-        self.url = given.rstrip("/").removesuffix("/v1")
-        self.model = model
-        self.attempts = attempts
         key = api_key or os.environ.get("LEYLINE_API_KEY")
-        self._options: dict[str, Any] = {
-            "base_url": self.url,
-            "headers": {"Authorization": f"Bearer {key}"} if key else {},
-            "timeout": httpx.Timeout(timeout, connect=_CONNECT_SECONDS),
-            "verify": httpx.create_ssl_context(),  # once: it takes longer than a request
-        }
-        sync = transport if isinstance(transport, httpx.BaseTransport) else None
-        with reaching(self.url):
-            self._client = httpx.Client(transport=sync, **self._options)
-        self._transport = transport if isinstance(transport, httpx.AsyncBaseTransport) else None
+        self.model = model
+        self._connection = Connection(
+            given, key, timeout=timeout, attempts=attempts, transport=transport
+        )
+        self.url = self._connection.url
 
     @property
     def capabilities(self) -> Capabilities:
@@ -96,7 +78,7 @@ class HttpAdapter:
 
     def close(self) -> None:
         """Close the connections."""
-        self._client.close()
+        self._connection.close()
 
     def __enter__(self) -> HttpAdapter:
         return self
@@ -119,50 +101,26 @@ class HttpAdapter:
             EngineUnavailable: nobody answers, or the answer breaks off, several times over.
             LeylineError: what the server says, as the error it is there.
         """
-        return self._send("POST", _CHAT, self._body(request, stream=False))
+        return self._connection.send("POST", _CHAT, self._body(request, stream=False))
 
     def stream(self, request: Request) -> Iterator[dict[str, Any]]:
         """The chunks of a streamed completion; close it to abandon the turn.
 
         A stream that has begun is not sent again. Raises what `complete` does.
         """
-        sending = self._client.build_request(
-            "POST", _CHAT, **_content(self._body(request, stream=True))
-        )
-        with retries():
-            response = Retrying(**policy(self.attempts))(self._open, sending, stream=True)
-        reader = StreamReader(self.url)
-        with closing(response), reaching(self.url, again=False):
-            for line in response.iter_lines():
-                if chunk := reader.read(line):
-                    yield chunk
-            reader.end()
+        with closing(self._connection.stream(_CHAT, self._body(request, stream=True))) as chunks:
+            yield from chunks
 
     async def acomplete(self, request: Request) -> dict[str, Any]:
         """`complete`, without blocking the event loop."""
-        body = self._body(request, stream=False)
-        async with self._async_client() as client:
-            with retries():
-                response: httpx.Response = await AsyncRetrying(**policy(self.attempts))(
-                    self._aopen, client, body, stream=False
-                )
-        return result(self.url, response)
+        return await self._connection.asend(_CHAT, self._body(request, stream=False))
 
     async def astream(self, request: Request) -> AsyncIterator[dict[str, Any]]:
         """`stream`, without blocking the event loop."""
         body = self._body(request, stream=True)
-        async with self._async_client() as client:
-            with retries():
-                response: httpx.Response = await AsyncRetrying(**policy(self.attempts))(
-                    self._aopen, client, body, stream=True
-                )
-            reader = StreamReader(self.url)
-            async with aclosing(response):
-                with reaching(self.url, again=False):
-                    async for line in response.aiter_lines():
-                        if chunk := reader.read(line):
-                            yield chunk
-                    reader.end()
+        async with aclosing(self._connection.astream(_CHAT, body)) as chunks:
+            async for chunk in chunks:
+                yield chunk
 
     def apply(self, session: str, base_version: int, directives: Sequence[Directive]) -> Receipt:
         """Apply token-space directives to a session, atomically, in original coordinates."""
@@ -176,7 +134,7 @@ class HttpAdapter:
 
     def queue(self) -> int:
         """Requests that run or wait at the server."""
-        told = self._send("GET", "/health")
+        told = self._connection.send("GET", "/health")
         return int(told.get("running") or 0) + int(told.get("waiting") or 0)
 
     def forget(self, session: str, edit_id: str) -> Receipt:
@@ -185,7 +143,7 @@ class HttpAdapter:
 
     def receipts(self, session: str) -> list[Receipt]:
         """Every receipt the server has of a session, oldest first."""
-        found = self._send("GET", f"{_path(session)}/receipts")
+        found = self._connection.send("GET", f"{_path(session)}/receipts")
         return [parse_receipt(item) for item in found.get("data") or ()]
 
     def _body(self, request: Request, *, stream: bool) -> dict[str, Any]:
@@ -194,47 +152,8 @@ class HttpAdapter:
         return {**body, "model": self.model} if self.model else body
 
     def _receipt(self, session: str, action: str, body: dict[str, Any]) -> Receipt:
-        return parse_receipt(self._send("POST", f"{_path(session)}/{action}", body))
-
-    def _send(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-        sending = self._client.build_request(method, path, **_content(body))
-        with retries():
-            response = Retrying(**policy(self.attempts))(self._open, sending, stream=False)
-        return result(self.url, response)
-
-    def _open(self, sending: httpx.Request, *, stream: bool) -> httpx.Response:
-        """One attempt; an answer that is an error is read and raised."""
-        with reaching(self.url):
-            response = self._client.send(sending, stream=stream)
-            if response.is_error:
-                response.read()
-                response.close()
-        check(self.url, response)
-        return response
-
-    async def _aopen(
-        self, client: httpx.AsyncClient, body: dict[str, Any], *, stream: bool
-    ) -> httpx.Response:
-        with reaching(self.url):
-            sending = client.build_request("POST", _CHAT, **_content(body))
-            response = await client.send(sending, stream=stream)
-            if response.is_error:
-                await response.aread()
-                await response.aclose()
-        check(self.url, response)
-        return response
-
-    def _async_client(self) -> httpx.AsyncClient:
-        """A client for one call: it must not outlive the event loop it is used in."""
-        return httpx.AsyncClient(transport=self._transport, **self._options)
+        return parse_receipt(self._connection.send("POST", f"{_path(session)}/{action}", body))
 
 
 def _path(session: str) -> str:
     return f"/v1/leyline/sessions/{quote(session, safe='')}"
-
-
-def _content(body: dict[str, Any] | None) -> dict[str, Any]:
-    """A JSON body, escaped: tool output may hold halves of surrogate pairs."""
-    if body is None:
-        return {}
-    return {"content": json.dumps(body), "headers": {"Content-Type": "application/json"}}
