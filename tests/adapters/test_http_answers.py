@@ -11,7 +11,13 @@ import pytest
 
 from leyline_adapters.bundled import http_errors
 from leyline_adapters.bundled.http import HttpAdapter
-from leyline_agent.errors import AdapterError, ContextOverflow, EngineUnavailable, OutOfSlots
+from leyline_agent.errors import (
+    AdapterError,
+    ContextOverflow,
+    EngineUnavailable,
+    LeylineError,
+    OutOfSlots,
+)
 from leyline_agent.receipt import Receipt
 
 Handler = Callable[[httpx.Request], httpx.Response]
