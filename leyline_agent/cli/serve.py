@@ -189,7 +189,10 @@ def _serve(service: ChatService, bound: socket.socket, ready: Any) -> None:
 
 
 def _report(service: ChatService, bound: socket.socket) -> ServeReport:
+    from leyline_agent.serving.engine import Engine
+
     engine = service.engine
+    assert isinstance(engine, Engine)
     assert engine.model is not None
     return ServeReport(
         url=_url(bound),

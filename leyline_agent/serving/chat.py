@@ -10,23 +10,25 @@ import time
 import uuid
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import AbstractContextManager
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from leyline_agent.errors import InvalidRequest
 from leyline_agent.message import Message
 from leyline_agent.receipt import Receipt
 from leyline_agent.serving.chat_turn import ChatTurn, Piece
-from leyline_agent.serving.engine import Engine, Prompt, Run
 from leyline_agent.serving.generate import Generation
-from leyline_agent.serving.kv.sequence import CachedSequence
+from leyline_agent.serving.host import Host
+from leyline_agent.serving.prompt import Prompt
 from leyline_agent.serving.render import ChatRenderer
-from leyline_agent.serving.run import Need
+from leyline_agent.serving.run import Need, Run
 from leyline_agent.serving.scheduler import Job, Scheduler, Steps
 from leyline_agent.serving.sessions import EngineSession, SessionStore
 from leyline_agent.serving.turns import Turn, plan_chat
 from leyline_agent.serving.wire import ChatRequest
+from leyline_agent.serving.work import Cached
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["ChatService", "head"]
 
@@ -42,14 +44,14 @@ class ChatService:
     """
 
     def __init__(
-        self, engine: Engine, name: str, tokenizer: Any, chat: ChatRenderer | None = None
+        self, engine: Host, name: str, tokenizer: Any, chat: ChatRenderer | None = None
     ) -> None:
         self.engine = engine
         self.name = name
         self.chat = chat or ChatRenderer(tokenizer)
         self.sessions = SessionStore()
         self.scheduler = Scheduler(engine)
-        self._edited: CachedSequence | None = None
+        self._edited: Cached | None = None
         engine.reclaimers.append(self._reclaim)
 
     def complete(self, request: ChatRequest, tenant: str = "") -> dict[str, Any]:
@@ -111,10 +113,9 @@ class ChatService:
 
     def check_ids(self, ids: Iterable[int]) -> None:
         """Raise InvalidRequest for a token id the model does not have."""
-        if self.engine.model is None:
+        size = self.engine.vocab_size
+        if size is None:
             return
-        network: Any = self.engine.model.model
-        size = network.get_input_embeddings().num_embeddings
         wrong = next((id for id in ids if not 0 <= id < size), None)
         if wrong is not None:
             raise InvalidRequest(f"token id {wrong} is outside the model's vocabulary of {size}")
@@ -148,7 +149,7 @@ class ChatService:
         return turn, run
 
     def open(self, prompt: Prompt) -> Run:
-        """`Engine.open`; what the prompt edits is given up last to make room. Holds no lock."""
+        """`Host.open`; what the prompt edits is given up last to make room. Holds no lock."""
         self._edited = prompt.previous
         try:
             return self.engine.open(prompt)
@@ -228,8 +229,7 @@ class ChatService:
 
     def _reclaim(self, tokens: int) -> None:
         for _ in self.sessions.give_up(self._edited):
-            self.engine.forest.evict(tokens - self.engine.pool.num_free)
-            if self.engine.pool.num_free >= tokens:
+            if self.engine.freed(tokens):
                 return
 
 

@@ -10,8 +10,8 @@ from leyline_agent.adapter import Commit
 from leyline_agent.lowering import common_prefix
 from leyline_agent.message import Message
 from leyline_agent.receipt import Receipt
-from leyline_agent.serving.engine import Engine
 from leyline_agent.serving.generate import Generated, Generation
+from leyline_agent.serving.host import Host
 from leyline_agent.serving.render import ChatRenderer
 from leyline_agent.serving.run import Need, Run
 from leyline_agent.serving.scrub import redact
@@ -34,7 +34,7 @@ class ChatTurn:
         reply: the assistant message so far.
     """
 
-    engine: Engine
+    engine: Host
     chat: ChatRenderer
     request: ChatRequest
     session: EngineSession | None

@@ -10,10 +10,9 @@ from leyline_agent.errors import InvalidRequest
 from leyline_agent.receipt import Receipt
 from leyline_agent.serving.chat import ChatService, head
 from leyline_agent.serving.chat_turn import tell, usage
-from leyline_agent.serving.engine import Run
 from leyline_agent.serving.generate import Generation
 from leyline_agent.serving.render import well_formed
-from leyline_agent.serving.run import Need
+from leyline_agent.serving.run import Need, Run
 from leyline_agent.serving.scheduler import Job, Steps
 from leyline_agent.serving.sessions import EngineSession, Version
 from leyline_agent.serving.turns import Turn, plan_tokens

@@ -13,13 +13,13 @@ from leyline_agent.message import Message, digest, view_digest
 from leyline_agent.receipt import Reason, Receipt
 from leyline_agent.serving.chat import ChatService
 from leyline_agent.serving.chat_turn import tell
-from leyline_agent.serving.engine import Prompt
-from leyline_agent.serving.kv.sequence import CachedSequence
+from leyline_agent.serving.prompt import Prompt
 from leyline_agent.serving.scheduler import Job, Steps
 from leyline_agent.serving.scrub import redact
 from leyline_agent.serving.sessions import EngineSession, Version
 from leyline_agent.serving.turns import Turn, as_items, plan_ahead
 from leyline_agent.serving.wire import DirectivesRequest, EditsRequest, TokenCommit
+from leyline_agent.serving.work import Cached
 
 __all__ = [
     "apply_directives",
@@ -234,7 +234,7 @@ def _run(
     base: Version,
     version: int,
     plan: Callable[[], Turn],
-) -> Steps[tuple[Turn, Receipt, CachedSequence]]:
+) -> Steps[tuple[Turn, Receipt, Cached]]:
     """Plan a turn and compute it; its receipt and its sequence."""
     turn, run = yield from service.running(plan)
     with service.exclusive():

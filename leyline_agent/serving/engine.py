@@ -13,23 +13,18 @@ is when is for the scheduler to say.
 
 from __future__ import annotations
 
-import threading
 import time
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
-from leyline_agent.directive import Mode
-from leyline_agent.errors import ContextOverflow, InvalidRequest, OutOfSlots
-from leyline_agent.lowering import Lowered
-from leyline_agent.receipt import EditReceipt, Receipt
+from leyline_agent.errors import InvalidRequest, OutOfSlots
 from leyline_agent.serving.executor import CountingExecutor, Executor, TorchExecutor
+from leyline_agent.serving.host import Host
 from leyline_agent.serving.kernels.dispatch import choose, make_backend
 from leyline_agent.serving.kernels.torch_backend import MAX_SEGMENTS
 from leyline_agent.serving.kv.sequence import CachedSequence
@@ -40,9 +35,15 @@ from leyline_agent.serving.kv.tree import PrefixForest
 from leyline_agent.serving.models.load import LoadedModel, load_model
 from leyline_agent.serving.models.probe import ModelFacts
 from leyline_agent.serving.models.rope import RopeSpec
-from leyline_agent.serving.modes import ModeRules, Settled, kept_behind, settle
+from leyline_agent.serving.modes import ModeRules, Settled, settle
+from leyline_agent.serving.prompt import Prompt, Spent, receipt_of
 from leyline_agent.serving.repair import RepairConfig
 from leyline_agent.serving.run import Run
+from leyline_agent.serving.sampling import Sampler
+from leyline_agent.serving.scrub import scrub
+from leyline_agent.serving.sessions import EngineSession
+from leyline_agent.serving.wire import SamplingRequest
+from leyline_agent.serving.work import Cached, Logits
 
 __all__ = ["Engine", "EngineConfig", "Prompt", "Run"]
 
@@ -74,32 +75,7 @@ class EngineConfig:
     repair: RepairConfig = RepairConfig()
 
 
-@dataclass(frozen=True)
-class Prompt:
-    """What to run.
-
-    Attributes:
-        tokens: the whole prompt.
-        tenant: whose canonical KV may be reused.
-        previous: the sequence the directives edit; None for a plain prompt.
-        items: the directives and where they came from (`lowering.lower`).
-        appended: new tokens behind everything edited.
-        version: names this commit's edits: edit i is "version.i".
-        policies: for receipts, the policy behind each edit.
-        owner: the session that has it computed, "" for none.
-    """
-
-    tokens: list[int]
-    tenant: str = ""
-    previous: CachedSequence | None = None
-    items: Sequence[Lowered] = ()
-    appended: int = 0
-    version: int = 0
-    policies: Sequence[str] = ()
-    owner: str = ""
-
-
-class Engine:
+class Engine(Host):
     """A model over a KV pool.
 
     Args:
@@ -111,6 +87,9 @@ class Engine:
         model: the model, where one runs.
     """
 
+    config: EngineConfig
+    model: LoadedModel | None
+
     def __init__(
         self,
         facts: ModelFacts,
@@ -121,16 +100,12 @@ class Engine:
         config: EngineConfig | None = None,
         model: LoadedModel | None = None,
     ) -> None:
+        super().__init__(config or EngineConfig(), max_len)
         self.facts = facts
-        self.config = config or EngineConfig()
-        self.max_len = max_len
         self.model = model
         self.pool = pool
         self.forest = PrefixForest(self.pool)
         self.executor = executor
-        self.lock = threading.Lock()
-        self.reclaimers: list[Callable[[int], None]] = []
-        self._abandoned: deque[Run] = deque()
 
     @classmethod
     def load(cls, source: str | Path, config: EngineConfig | None = None) -> Engine:
@@ -163,46 +138,6 @@ class Engine:
         facts = ModelFacts((), anything)
         return cls(facts, SlotPool(num_slots), CountingExecutor(), max_len=1 << 40, config=config)
 
-    @contextmanager
-    def exclusive(self) -> Iterator[None]:
-        """Hold the engine. Not re-entrant."""
-        with self.lock:
-            self._drop_abandoned()
-            yield
-
-    def abandon(self, run: Run) -> None:
-        """End a run nobody wants any more, at once or as soon as the engine is free.
-
-        For the end of a generator, which the garbage collector may bring about on any thread,
-        even on one that holds the engine.
-        """
-        self._abandoned.append(run)
-        if self.lock.acquire(blocking=False):
-            try:
-                self._drop_abandoned()
-            finally:
-                self.lock.release()
-
-    def _drop_abandoned(self) -> None:
-        while self._abandoned:
-            self._abandoned.popleft().abandon()
-
-    def start(self, prompt: Prompt) -> Run:
-        """Splice, prefill and repair: everything up to the prompt's last logits.
-
-        Raises:
-            ContextOverflow: the prompt is longer than the model's context.
-            OutOfSlots: it does not fit the pool even after evicting everything idle.
-        """
-        run = self.open(prompt)
-        try:
-            while len(run.pending):
-                run.prefill()
-        except BaseException:
-            run.abandon()
-            raise
-        return run
-
     def open(self, prompt: Prompt) -> Run:
         """Splice only: a run whose fresh tokens `Run.prefill` computes. Raises as `start`."""
         if not prompt.tokens:
@@ -211,8 +146,9 @@ class Engine:
         started = time.perf_counter()
         settled = self._settle(prompt)
         previous_len = len(prompt.previous) if prompt.previous else 0
-        done, splice_us, edit_us = self._splice(prompt, settled)
-        receipt = _receipt(prompt, previous_len, settled, done, splice_us, edit_us)
+        done, splice_us = self._splice(prompt, settled)
+        spent = Spent(done.fresh.tolist(), done.exact, done.spliced, splice_us)
+        receipt = receipt_of(prompt, previous_len, settled, spent)
         run = Run(
             self, prompt.tenant, done.sequence, done.fresh, receipt, settled, owner=prompt.owner
         )
@@ -227,14 +163,6 @@ class Engine:
         seconds = time.perf_counter() - started
         for (run, _), work, result in zip(batch, works, results, strict=True):
             run.computed(work, result, seconds)
-
-    def check_length(self, length: int) -> None:
-        """Raise ContextOverflow when `length` tokens are more than the model's context."""
-        if length > self.max_len:
-            raise ContextOverflow(
-                f"{length} tokens do not fit the model's context of {self.max_len}; shorten the "
-                "conversation, or let a policy do it"
-            )
 
     def with_room(self, tokens: int, action: Callable[[], T], reused: Iterable[Extent] = ()) -> T:
         """Run an allocation of about `tokens` slots; when the pool is full, evict and retry.
@@ -252,24 +180,54 @@ class Engine:
             finally:
                 self.pool.release(held)
 
-    def when_room(self, action: Callable[[], T]) -> Generator[OutOfSlots, None, T]:
-        """What an allocation returns, holding the engine; yields what it lacks until it has it."""
-        while True:
-            with self.exclusive():
-                try:
-                    return action()
-                except OutOfSlots as error:
-                    lacking = error
-            yield lacking
-
     def reclaim(self, tokens: int) -> None:
         """Make room: idle cached prefixes first, then whatever the reclaimers give up."""
-        self.forest.evict(tokens - self.pool.num_free)
+        room = self.freed(tokens)
         for reclaimer in self.reclaimers:
-            if self.pool.num_free >= tokens:
+            if room:
                 return
             reclaimer(tokens)
-            self.forest.evict(tokens - self.pool.num_free)
+            room = self.freed(tokens)
+
+    def freed(self, tokens: int) -> bool:
+        """Give up idle cached prefixes for so many tokens; whether there is room now."""
+        self.forest.evict(tokens - self.pool.num_free)
+        return self.pool.num_free >= tokens
+
+    def keep(self, run: Run) -> None:
+        """Put what is canonical of a run that has ended into its tenant's tree."""
+        sequence = run.sequence
+        assert isinstance(sequence, CachedSequence)
+        if length := sequence.canonical_len:
+            tree = self.forest.tree(run.tenant)
+            tree.insert(sequence.tokens[:length], sequence.extents(0, length), run.owner)
+
+    def scrub(self, session: EngineSession, keep: Cached) -> int:
+        """`serving.scrub.scrub`."""
+        assert isinstance(keep, CachedSequence)
+        return scrub(self, session, keep)
+
+    @property
+    def vocab_size(self) -> int | None:
+        """How many tokens the model knows; None where no model runs."""
+        if self.model is None:
+            return None
+        network: Any = self.model.model
+        size: int = network.get_input_embeddings().num_embeddings
+        return size
+
+    def sampler(self, request: SamplingRequest) -> Sampler:
+        """A request's sampler; OpenAI's defaults where the request says nothing."""
+        return Sampler(
+            temperature=1.0 if request.temperature is None else request.temperature,
+            top_p=request.top_p or 1.0,
+            top_k=request.top_k or 0,
+            seed=request.seed,
+        )
+
+    def joined(self, rows: Sequence[Logits]) -> Logits:
+        """Logits one behind the other."""
+        return torch.cat(list(rows))
 
     def _settle(self, prompt: Prompt) -> Settled:
         previous = prompt.previous.tokens if prompt.previous else []
@@ -278,13 +236,14 @@ class Engine:
             previous, prompt.items, prompt.appended, self.facts, config.rules, config.repair
         )
 
-    def _splice(self, prompt: Prompt, settled: Settled) -> tuple[Splice, float, float]:
-        """The sequence with holes; microseconds of the whole splice and of one directive."""
+    def _splice(self, prompt: Prompt, settled: Settled) -> tuple[Splice, float]:
+        """The sequence with holes; microseconds of the whole splice."""
         match = self.forest.tree(prompt.tenant).match(prompt.tokens)
         started = time.perf_counter()
         ids = [f"{prompt.version}.{index}" for index in range(len(settled.items))]
         pieces = []
         if prompt.previous is not None:
+            assert isinstance(prompt.previous, CachedSequence)
             pieces = kept_pieces(prompt.previous, settled.directives, ids)
         cached = match.length + sum(
             max(0, piece.end - max(piece.start, match.length)) for piece in pieces
@@ -297,7 +256,7 @@ class Engine:
             reused=chain(match.extents, (s.extent for piece in pieces for s in piece.segments)),
         )
         microseconds = (time.perf_counter() - started) * 1e6
-        return done, microseconds, microseconds / max(1, len(settled.items))
+        return done, microseconds
 
 
 def _with_delimiters(config: EngineConfig, model: LoadedModel) -> EngineConfig:
@@ -316,59 +275,3 @@ def _copy_bytes(context: int, config: EngineConfig) -> int:
     """
     wanted = max(context, min(config.kv_bytes // 4, context * config.max_batch))
     return min(wanted, config.kv_bytes // 2)
-
-
-def _receipt(
-    prompt: Prompt,
-    previous_len: int,
-    settled: Settled,
-    done: Splice,
-    splice_us: float,
-    edit_us: float,
-) -> Receipt:
-    """The figures of a run; `Receipt` checks that they add up."""
-    fresh = set(done.fresh.tolist())
-    counts = {kind: len(fresh & where) for kind, where in settled.repair.kinds.items()}
-    recomputed = sum(counts.values())
-    directives = settled.directives
-    return Receipt(
-        version=prompt.version,
-        previous=previous_len,
-        prompt=len(prompt.tokens),
-        reused_exact=done.exact,
-        reused_spliced=done.spliced,
-        recomputed=recomputed,
-        prefilled=len(fresh) - recomputed,
-        removed=sum(d.end - d.start for d in directives),
-        inserted=sum(len(d.replacement) for d in directives),
-        appended=len(prompt.tokens) if prompt.previous is None else prompt.appended,
-        edits=_edit_receipts(prompt, previous_len, settled, counts, edit_us),
-        repair="full",
-        splice_us=splice_us,
-    )
-
-
-def _edit_receipts(
-    prompt: Prompt, length: int, settled: Settled, counts: dict[str, int], microseconds: float
-) -> tuple[EditReceipt, ...]:
-    """One receipt a directive; the repair of a commit is told at its first REPAIR."""
-    modes = [item.directive.mode for item in settled.items]
-    repaired = modes.index(Mode.REPAIR) if Mode.REPAIR in modes else None
-    return tuple(
-        EditReceipt(
-            id=f"{prompt.version}.{index}",
-            start=item.directive.start,
-            end=item.directive.end,
-            inserted=len(item.directive.replacement),
-            mode_asked=item.asked,
-            mode_used=item.directive.mode,
-            reason=item.reason,
-            suffix=kept_behind(settled.items, index, length),
-            recomputed=counts if index == repaired else {},
-            microseconds=microseconds,
-            policy="+".join(
-                dict.fromkeys(prompt.policies[i] for i in item.edits if prompt.policies)
-            ),
-        )
-        for index, item in enumerate(settled.items)
-    )

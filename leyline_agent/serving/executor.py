@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -16,39 +16,13 @@ from torch import Tensor
 
 from leyline_agent.serving.decode_graphs import decode_graphs
 from leyline_agent.serving.kernels.backend import AttentionBackend, Plan, Positions, Rows
-from leyline_agent.serving.kv.sequence import CachedSequence, Segment, slice_segments
+from leyline_agent.serving.kv.sequence import Segment, slice_segments
 from leyline_agent.serving.kv.slots import Extent
 from leyline_agent.serving.kv.store import KVStore
 from leyline_agent.serving.models.load import LoadedModel
+from leyline_agent.serving.work import Computed, Work
 
 __all__ = ["Computed", "CountingExecutor", "Executor", "TorchExecutor", "Work"]
-
-
-class Work(NamedTuple):
-    """One sequence's part of a forward pass.
-
-    Attributes:
-        sequence: whose slots are filled.
-        positions: the tokens to compute, ascending, at least one.
-        every: logits of every one of them, not of the last alone.
-    """
-
-    sequence: CachedSequence
-    positions: Positions
-    every: bool = False
-
-
-class Computed(NamedTuple):
-    """What became of it.
-
-    Attributes:
-        logits: float32 [vocab] of the last position, or [positions, vocab]; None where no model
-            runs.
-        copy_us: host microseconds spent on a working copy.
-    """
-
-    logits: Tensor | None = None
-    copy_us: float = 0.0
 
 
 class Executor(Protocol):

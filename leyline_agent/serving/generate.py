@@ -10,7 +10,6 @@ from leyline_agent.errors import EngineError
 from leyline_agent.serving.detokenize import Detokenizer
 from leyline_agent.serving.render import ChatRenderer
 from leyline_agent.serving.run import Need, Run
-from leyline_agent.serving.sampling import Sampler, log_probs
 from leyline_agent.serving.wire import SamplingRequest
 
 __all__ = ["Generated", "Generation"]
@@ -57,7 +56,7 @@ class Generation:
     ) -> None:
         self.run = run
         self.chat = chat
-        self.sampler = _sampler(request)
+        self.sampler = run.engine.sampler(request)
         self.detokenizer = Detokenizer(chat.tokenizer, stop=request.stop_strings)
         room = run.engine.max_len - len(run.sequence)
         self.limit = room if limit is None else min(limit, room)
@@ -101,7 +100,7 @@ class Generation:
             raise EngineError("no model runs in this engine; it only does the accounting")
         token = self.sampler.sample(logits)
         if self.result.logprobs is not None and self.top_logprobs is not None:
-            known = log_probs(logits, token, self.top_logprobs)
+            known = self.sampler.log_probs(logits, token, self.top_logprobs)
             entry = self._named(token, known.chosen)
             entry["top_logprobs"] = [self._named(*pair) for pair in known.top]
             self.result.logprobs.append(entry)
@@ -110,13 +109,3 @@ class Generation:
     def _named(self, token: int, logprob: float) -> dict[str, Any]:
         text: str = self.chat.tokenizer.decode([token])
         return {"token": text, "logprob": logprob, "bytes": list(text.encode())}
-
-
-def _sampler(request: SamplingRequest) -> Sampler:
-    """OpenAI's defaults where the request says nothing."""
-    return Sampler(
-        temperature=1.0 if request.temperature is None else request.temperature,
-        top_p=request.top_p or 1.0,
-        top_k=request.top_k or 0,
-        seed=request.seed,
-    )

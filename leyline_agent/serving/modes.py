@@ -8,14 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from leyline_agent.directive import Directive, Mode, kept_runs
 from leyline_agent.lowering import Lowered
 from leyline_agent.receipt import Reason
-from leyline_agent.serving.models.probe import ModelFacts
 from leyline_agent.serving.repair import Repair, RepairConfig, choose_repair
 
-__all__ = ["ModeRules", "Settled", "kept_behind", "settle"]
+__all__ = ["Facts", "ModeRules", "Settled", "kept_behind", "settle"]
+
+
+class Facts(Protocol):
+    """What of a model decides whether its cached keys may be moved."""
+
+    @property
+    def refusal(self) -> Reason | None:
+        """Why not; None when they may."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -52,7 +61,7 @@ def settle(
     previous: Sequence[int],
     items: Sequence[Lowered],
     appended: int,
-    facts: ModelFacts,
+    facts: Facts,
     rules: ModeRules,
     repair: RepairConfig,
 ) -> Settled:
@@ -78,7 +87,7 @@ def _with(item: Lowered, mode: Mode, reason: Reason) -> Lowered:
     return replace(item, directive=item.directive._replace(mode=mode), reason=reason)
 
 
-def _floored(item: Lowered, facts: ModelFacts, rules: ModeRules) -> Lowered:
+def _floored(item: Lowered, facts: Facts, rules: ModeRules) -> Lowered:
     floors = (
         (Mode.FORGET if facts.refusal else None, facts.refusal),
         (rules.floor, Reason.USER_FLOOR),

@@ -7,18 +7,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from leyline_agent.errors import EngineError, OutOfSlots
 from leyline_agent.receipt import Receipt
-from leyline_agent.serving.executor import Computed, Work
-from leyline_agent.serving.kernels.backend import Positions
-from leyline_agent.serving.kv.sequence import CachedSequence
 from leyline_agent.serving.modes import Settled
+from leyline_agent.serving.work import Cached, Computed, Logits, Work
 
 if TYPE_CHECKING:
-    from leyline_agent.serving.engine import Engine
+    from leyline_agent.serving.host import Host
+    from leyline_agent.serving.kernels.backend import Positions
 
 __all__ = ["Need", "Run"]
 
@@ -40,30 +37,30 @@ class Run:
         seconds: spent on the prompt so far.
     """
 
-    engine: Engine
+    engine: Host
     tenant: str
-    sequence: CachedSequence
+    sequence: Cached
     pending: Positions
     receipt: Receipt
     settled: Settled
-    logits: Tensor | None = None
+    logits: Logits | None = None
     owner: str = ""
     seconds: float = 0.0
     _open: bool = field(default=True, repr=False)
     _copy_us: float = field(default=0.0, repr=False)
     _computed: int | None = field(default=None, repr=False)  # leading tokens; None: prompt pends
-    _rows: list[Tensor] | None = field(default=None, repr=False)  # logits of scored tokens
-    _before: Tensor | None = field(default=None, repr=False)  # logits in front of what was appended
+    _rows: list[Logits] | None = field(default=None, repr=False)  # logits of scored tokens
+    _before: Logits | None = field(default=None, repr=False)  # logits in front of what was appended
 
     def prefill(self) -> None:
         """Compute the next chunk of the prompt; the last one completes the receipt."""
         self.engine.compute([(self, self.engine.config.chunk)])
 
-    def step(self, token: int) -> Tensor | None:
+    def step(self, token: int) -> Logits | None:
         """Append one token and compute the logits behind it."""
         return self.extend([token])
 
-    def extend(self, tokens: Sequence[int]) -> Tensor | None:
+    def extend(self, tokens: Sequence[int]) -> Logits | None:
         """Append tokens (sampled, or known beforehand) and compute the logits behind them.
 
         Raises:
@@ -74,7 +71,7 @@ class Run:
         self._compute()
         return self.logits
 
-    def score(self, tokens: Sequence[int]) -> Tensor | None:
+    def score(self, tokens: Sequence[int]) -> Logits | None:
         """Append known tokens; float32 logits [len(tokens), vocab] that *predicted* each.
 
         Row i is what the model said before it read token i. None where no model runs.
@@ -97,9 +94,9 @@ class Run:
         self._before = self.logits
         self._rows = [self.logits[None]] if score and self.logits is not None else None
 
-    def scored(self) -> Tensor | None:
+    def scored(self) -> Logits | None:
         """What `score` returns, once nothing pends."""
-        return None if self._rows is None else torch.cat(self._rows)[:-1]
+        return None if self._rows is None else self.engine.joined(self._rows)[:-1]
 
     def computing(self) -> Generator[Run, None, None]:
         """Yield the run until somebody has computed what pends; what then fails is taken back."""
@@ -141,20 +138,16 @@ class Run:
             self.pending = self.pending[:0]
             self.logits = self._before
 
-    def finish(self) -> CachedSequence:
-        """End the run: canonical KV goes into the tenant's tree, the sequence to the caller."""
+    def finish(self) -> Cached:
+        """End the run: canonical KV may serve the tenant, the sequence goes to the caller."""
         if not self._open or len(self.pending):
             raise EngineError("this run has ended, or its prompt is not computed yet")
         self._open = False
-        length = self.sequence.canonical_len
-        if length:
-            tree = self.engine.forest.tree(self.tenant)
-            extents = self.sequence.extents(0, length)
-            tree.insert(self.sequence.tokens[:length], extents, self.owner)
+        self.engine.keep(self)
         return self.sequence
 
     def abandon(self) -> None:
-        """End the run and drop its sequence; canonical KV stays in the tree. Safe to repeat."""
+        """End the run and drop its sequence; canonical KV stays with the engine. Safe to repeat."""
         if not self._open:
             return
         self._take_back()

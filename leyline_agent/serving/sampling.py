@@ -73,6 +73,10 @@ class Sampler:
         index = min(int(place), len(cumulative) - 1)
         return index if ids is None else int(ids[index])
 
+    def log_probs(self, logits: Tensor, token: int, k: int) -> LogProbs:
+        """`log_probs`."""
+        return log_probs(logits, token, k)
+
     def _candidates(self, probs: Tensor) -> tuple[Tensor, Tensor | None]:
         """The probabilities to sample from and their tokens (None: every token, in order)."""
         ids = None

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-from leyline_agent.serving.engine import Engine
+from leyline_agent.serving.host import Host
 from leyline_agent.serving.scheduler_core import Core, Job, Steps, Task
 
 __all__ = ["Job", "Scheduler", "Steps", "Task"]
@@ -28,7 +28,7 @@ class Scheduler:
         engine: computes; its configuration says how much at once.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Host) -> None:
         self.engine = engine
         self._core = Core(engine)
         self._arrived: deque[Task[Any]] = deque()

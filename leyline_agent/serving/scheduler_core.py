@@ -22,7 +22,8 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from leyline_agent.errors import OutOfSlots
-from leyline_agent.serving.engine import Engine, Run
+from leyline_agent.serving.host import Host
+from leyline_agent.serving.run import Run
 
 __all__ = ["Core", "Job", "Steps", "Task"]
 
@@ -105,7 +106,7 @@ class Core:
         running: tasks that have, those that lack room included.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Host) -> None:
         self.engine = engine
         self.waiting: list[Task[Any]] = []
         self.running: list[Task[Any]] = []

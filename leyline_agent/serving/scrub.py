@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from leyline_agent.directive import Mode
 from leyline_agent.message import Message
 from leyline_agent.receipt import EditReceipt, Reason, Receipt
-from leyline_agent.serving.engine import Engine
 from leyline_agent.serving.kv.sequence import CachedSequence
 from leyline_agent.serving.kv.slots import Extent
 from leyline_agent.serving.sessions import EngineSession
 from leyline_agent.serving.turns import Turn, readable
+from leyline_agent.serving.work import Cached
+
+if TYPE_CHECKING:
+    from leyline_agent.serving.engine import Engine
+    from leyline_agent.serving.host import Host
 
 __all__ = ["quoting_messages", "redact", "scrub"]
 
@@ -26,9 +30,9 @@ _MIN_WORD = 8
 
 
 def redact(
-    engine: Engine,
+    engine: Host,
     session: EngineSession,
-    keep: CachedSequence,
+    keep: Cached,
     receipt: Receipt,
     turn: Turn,
     view: Sequence[Message],
@@ -40,7 +44,7 @@ def redact(
     told: dict[str, Any] = {
         "mode_used": Mode.FORGET,
         "reason": Reason.REDACTED,
-        "retained": scrub(engine, session, keep),
+        "retained": engine.scrub(session, keep),
         "quoted_in": quoting_messages(turn.removed, view),
     }
     session.replies.retain(view)
@@ -70,6 +74,7 @@ def scrub(engine: Engine, session: EngineSession, keep: CachedSequence) -> int:
     pool, tree = engine.pool, engine.forest.tree(session.tenant)
     ours = tree.owned(session.id)
     for version in session.versions.values():
+        assert isinstance(version.sequence, CachedSequence)
         ours.extend(version.sequence.extents())
     clean = [*keep.extents(), *tree.match(keep.tokens).extents]
     tainted = _mask(pool.num_slots, ours) & ~_mask(pool.num_slots, clean)

@@ -15,8 +15,8 @@ from typing import Any
 from leyline_agent.errors import StaleSession
 from leyline_agent.message import Message, canonical
 from leyline_agent.receipt import Receipt
-from leyline_agent.serving.kv.sequence import CachedSequence
 from leyline_agent.serving.render import Replies
+from leyline_agent.serving.work import Cached
 
 __all__ = ["EngineSession", "SessionStore", "Version"]
 
@@ -44,7 +44,7 @@ class Version:
     base: int
     digest: str
     messages: Sequence[Message] | None
-    sequence: CachedSequence
+    sequence: Cached
     prompt_len: int
     receipt: Receipt
     tools: Sequence[Mapping[str, Any]] = ()
@@ -185,7 +185,7 @@ class SessionStore:
             session.drop()
         return session is not None
 
-    def give_up(self, last: CachedSequence | None) -> Iterator[None]:
+    def give_up(self, last: Cached | None) -> Iterator[None]:
         """Release KV step by step, cheapest first.
 
         First versions that newer ones have replaced, then whole sessions, least recently used

@@ -13,7 +13,7 @@ from leyline_agent.errors import InvalidRequest
 from leyline_agent.lowering import Lowered, Lowering, common_prefix
 from leyline_agent.message import Message, digest, text, view_digest
 from leyline_agent.receipt import EditReceipt, Reason
-from leyline_agent.serving.engine import Prompt
+from leyline_agent.serving.prompt import Prompt
 from leyline_agent.serving.render import ChatRenderer, SessionRenderer
 from leyline_agent.serving.sessions import EngineSession, Version
 from leyline_agent.serving.wire import TokenCommit

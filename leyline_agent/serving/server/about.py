@@ -41,7 +41,7 @@ async def health(desk: TheDesk) -> dict[str, Any]:
     idle = lock.acquire(blocking=False)
     if idle:
         try:
-            desk.tree_tokens = service.engine.forest.num_tokens
+            desk.tree_tokens = _engine(service).forest.num_tokens
         finally:
             lock.release()
     return {
@@ -53,13 +53,19 @@ async def health(desk: TheDesk) -> dict[str, Any]:
         "running": service.scheduler.num_running,
         "waiting": service.scheduler.num_waiting,
         "sessions": len(service.sessions),
-        "pool": _pool(service.engine),
+        "pool": _pool(_engine(service)),
         "tree_tokens": desk.tree_tokens,
     }
 
 
+def _engine(service: ChatService) -> Engine:
+    """What a server serves is the bundled engine."""
+    assert isinstance(service.engine, Engine)
+    return service.engine
+
+
 def _model(service: ChatService) -> dict[str, Any]:
-    engine = service.engine
+    engine = _engine(service)
     facts, config = engine.facts, engine.config
     model = engine.model
     return {
