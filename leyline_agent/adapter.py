@@ -7,7 +7,7 @@ Only an adapter whose engine lives in this process takes the call over (`Calling
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -30,6 +30,7 @@ __all__ = [
     "DelegatingAdapter",
     "Request",
     "WireEdit",
+    "adapter_kind",
     "as_adapter",
     "check_adapter",
 ]
@@ -168,15 +169,18 @@ def as_adapter(value: Adapter | str | None) -> Adapter:
     point = _found(value)
     if point is None:
         return value  # type: ignore[return-value]
-    try:
-        load = point.load()
-    except ImportError as error:
-        raise AdapterError(
-            f"adapter {point.name!r} cannot be imported from {point.value!r}: {error}; install "
-            "what it needs (the bundled engine: pip install 'leyline-agent[serve]')"
-        ) from error
-    made: Adapter = load()
-    return made
+    return _loaded(point)()
+
+
+def adapter_kind(name: str) -> Callable[..., Adapter]:
+    """What makes the adapters of that name: a class, as a rule.
+
+    Raises:
+        AdapterError: no adapter of that name is installed or can be imported.
+    """
+    point = _found(name)
+    assert point is not None
+    return _loaded(point)
 
 
 def check_adapter(value: Adapter | str | None) -> None:
@@ -186,6 +190,17 @@ def check_adapter(value: Adapter | str | None) -> None:
         AdapterError: no adapter of that name is installed, or the value is none.
     """
     _found(value)
+
+
+def _loaded(point: EntryPoint) -> Callable[..., Adapter]:
+    try:
+        kind: Callable[..., Adapter] = point.load()
+    except ImportError as error:
+        raise AdapterError(
+            f"adapter {point.name!r} cannot be imported from {point.value!r}: {error}; install "
+            "what it needs (the bundled engine: pip install 'leyline-agent[serve]')"
+        ) from error
+    return kind
 
 
 def _found(value: Adapter | str | None) -> EntryPoint | None:

@@ -5,10 +5,10 @@ Nothing heavy is imported before one of them runs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -24,7 +24,7 @@ __all__ = ["demo", "replay"]
 ALL = ",".join(arm.value for arm in ALL_ARMS)
 
 Files = Annotated[
-    list[Path],
+    list[Path] | None,
     typer.Argument(help="Recorded runs, in any format Leyline reads, gzipped or not."),
 ]
 Policies = Annotated[
@@ -86,9 +86,41 @@ Jobs = Annotated[
     typer.Option("--jobs", min=1, help="Processes, with --tokens-only.  [one a core]"),
 ]
 
+Made = Annotated[
+    str | None,
+    typer.Option(
+        "--workload",
+        help="Instead of files: message_edit:sessions=16,turns=6,system=4000,turn=2000, "
+        "conversations of which one message is rewritten every turn.",
+    ),
+]
+Adapter = Annotated[
+    str | None,
+    typer.Option(
+        "--adapter",
+        metavar="NAME[=URL]",
+        help="The engine: bundled, http=URL, vllm=URL, llama_cpp, openai=URL, ...; all "
+        "conversations share it.  [bundled]",
+    ),
+]
+Concurrency = Annotated[
+    str | None,
+    typer.Option(
+        "--concurrency",
+        metavar="N,...",
+        help="Play all conversations at once, with at most N calls under way.  [1]",
+    ),
+]
+ReplyTokens = Annotated[
+    int,
+    typer.Option(
+        "--reply-tokens", min=1, help="Tokens generated a call, with the three options above."
+    ),
+]
+
 
 def replay(
-    files: Files,
+    files: Files = None,
     policy: Policies = None,
     arms: Arms = None,
     json: Json = None,
@@ -102,6 +134,10 @@ def replay(
     model: Model = None,
     resume: Resume = False,
     jobs: Jobs = None,
+    workload: Made = None,
+    adapter: Adapter = None,
+    concurrency: Concurrency = None,
+    reply_tokens: ReplyTokens = 1,
 ) -> None:
     """Re-run recorded trajectories turn by turn, in several arms, and say what each one cost.
 
@@ -110,15 +146,38 @@ def replay(
     An arm is a way to serve a run: without edits, or with the policy's edits on a prefix cache, or
     with a cache that forgets, splices (amortize) or repairs. For each, the table says which prompt
     tokens were reused and which computed, and with a model how long the first token took. Ctrl-C
-    loses only the run under way; with `--json OUT`, `--resume` goes on. The exit status is 1 when
-    a policy failed or an arm did not do what its name says, 2 on bad input, 130 after Ctrl-C.
+    loses only the run under way; with `--json OUT`, `--resume` goes on. With `--concurrency`,
+    `--adapter` or `--workload` all conversations are played at once against one engine. The exit
+    status is 1 when a policy failed or an arm did not do what its name says, 2 on bad input, 130
+    after Ctrl-C.
     """
+    if workload or adapter or concurrency:
+        refused = {"--html": html, "--resume": resume, "--fidelity": fidelity, "--jobs": jobs}
+        _check_together(files, workload, adapter, policy, tokens_only, refused)
+        _together(
+            files or (),
+            workload,
+            arms=parse_arms(arms or ALL),
+            concurrency=concurrency or "1",
+            json=json,
+            limit=limit,
+            policy=policy[0] if policy else None,
+            engine=adapter or "",
+            model=model or "",
+            tokens_only=tokens_only,
+            reply_tokens=reply_tokens,
+            max_turns=max_turns,
+            fulfil=fulfil,
+        )
+        return
+    if not files:
+        raise LeylineError("no files to replay; name recorded runs, or --workload message_edit")
     _check(tokens_only, fidelity, resume, json)
     several = (policy or [""])[0].startswith("@") or len(policy or ()) > 1
     kept = None if several else outputs.kept(json)
     outputs.check({"--json": json, "--html": html, "the runs kept for --json,": kept}, files)
-    workload = Workload(files, limit)
-    workload.check()
+    recorded = Workload(files, limit)
+    recorded.check()
     if several:
         _check_several(arms, html, resume)
     chosen = parse_arms(arms or ALL)
@@ -142,7 +201,7 @@ def replay(
         raise typer.Exit(0 if fine else 1)
     with _interruptible(kept), command.Bar(limit) as bar:
         played = run_replay(
-            workload,
+            recorded,
             config,
             Engines.load(config.model, tokens_only=tokens_only),
             arms=chosen,
@@ -161,6 +220,56 @@ def _check(tokens_only: bool, fidelity: bool, resume: bool, json: Path | None) -
         raise LeylineError("--fidelity needs the model's predictions; leave --tokens-only out")
     if resume and outputs.kept(json) is None:
         raise LeylineError("--resume goes on with the file beside --json OUT; name OUT")
+
+
+def _check_together(
+    files: Sequence[Path] | None,
+    workload: str | None,
+    adapter: str | None,
+    policies: Sequence[str] | None,
+    tokens_only: bool,
+    refused: Mapping[str, object],
+) -> None:
+    """What does not go with conversations that share an engine.
+
+    Raises:
+        LeylineError: something of it was asked for.
+    """
+    if bool(files) == bool(workload):
+        raise LeylineError("name recorded files or --workload message_edit, the one or the other")
+    if len(policies or ()) > 1 or (policies or [""])[0].startswith("@"):
+        raise LeylineError("with --workload, --adapter or --concurrency there is one --policy")
+    if tokens_only and adapter:
+        raise LeylineError("--tokens-only counts by itself; leave --adapter out")
+    for option, given in refused.items():
+        if given:
+            raise LeylineError(
+                f"{option} does not go with --workload, --adapter or --concurrency; leave it out"
+            )
+
+
+def _together(
+    files: Sequence[Path],
+    workload: str | None,
+    *,
+    arms: Sequence[Arm],
+    concurrency: str,
+    json: Path | None,
+    limit: int | None,
+    policy: str | None,
+    **config: Any,
+) -> None:
+    """Play all conversations at once against one engine."""
+    outputs.check({"--json": json}, files)
+    with _serving():
+        from leyline_evals.load.command import conversations, put, whole_numbers
+
+        talks = conversations(files, workload, limit)
+        editing = talks.policy if workload and policy is None else _policy(policy, arms)
+        with _interruptible(json if json != outputs.STDOUT else None, again="--concurrency"):
+            fine = put(talks, editing, arms, whole_numbers(concurrency), json, **config)
+    if not fine:
+        raise typer.Exit(1)
 
 
 def _check_several(arms: str | None, html: Path | None, resume: bool) -> None:
@@ -184,12 +293,21 @@ def _policy(text: str | None, arms: Sequence[Arm]) -> str:
 
 
 @contextmanager
-def _interruptible(kept: Path | None) -> Iterator[None]:
-    """Says after Ctrl-C what became of the finished runs."""
+def _interruptible(kept: Path | None, again: str = "") -> Iterator[None]:
+    """Says after Ctrl-C what became of the finished runs.
+
+    Args:
+        kept: where they are; None where they are nowhere.
+        again: the option that asks for the rest; with `--resume` unless told.
+    """
     try:
         yield
     except KeyboardInterrupt as error:
-        what = f"finished runs are in {kept}: the same command with --resume goes on"
+        what = (
+            f"what was through is in {kept}; {again} asks for the rest"
+            if again
+            else f"finished runs are in {kept}: the same command with --resume goes on"
+        )
         typer.echo(
             f"leyline: stopped; {what if kept else 'nothing is kept without --json OUT'}", err=True
         )

@@ -18,7 +18,7 @@ from leyline_evals.replay.records import Config
 from leyline_evals.replay.runner import Played
 from leyline_evals.replay.workload import Run
 
-__all__ = ["Bar", "cores", "finish"]
+__all__ = ["Bar", "cores", "finish", "write"]
 
 
 class Bar:
@@ -57,9 +57,13 @@ class Bar:
         """Tell what is going on before the first run."""
         self._bar.update(self._task, description=what)
 
+    def part(self, what: str, done: int, of: int) -> None:
+        """Parts of something done."""
+        self._bar.update(self._task, description=what, completed=done, total=of)
+
     def turn(self, run: Run, done: int, of: int) -> None:
         """Turns of a run done."""
-        self._bar.update(self._task, description=run.id[-40:], completed=done, total=of)
+        self.part(run.id[-40:], done, of)
 
     def run(self, run: Run, number: int) -> None:
         """A run is through."""
@@ -101,7 +105,7 @@ def compare(
     if json == STDOUT:
         print(figures, flush=True)
     elif json is not None:
-        _write(json, figures + "\n")
+        write(json, figures + "\n")
         console.print(f"\nfigures: {json}")
     return fine
 
@@ -120,9 +124,9 @@ def finish(played: Played, json: Path | None, page: Path | None, title: str) -> 
     if json == STDOUT:
         print(figures, flush=True)
     elif json is not None:
-        _write(json, figures + "\n")
+        write(json, figures + "\n")
     if page is not None:
-        _write(page, html.page(played, title))
+        write(page, html.page(played, title))
     console = Console(stderr=json == STDOUT)
     table.show(played.report, console)
     for what, path in (("figures", None if json == STDOUT else json), ("report", page)):
@@ -130,7 +134,8 @@ def finish(played: Played, json: Path | None, page: Path | None, title: str) -> 
             console.print(f"{what}: {path}", highlight=False, soft_wrap=True, markup=False)
 
 
-def _write(path: Path, text: str) -> None:
+def write(path: Path, text: str) -> None:
+    """Write a file. Raises ReplayError when it cannot be written."""
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:

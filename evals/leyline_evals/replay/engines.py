@@ -19,6 +19,7 @@ __all__ = ["Engines"]
 CONTEXTS = 5
 FLOOR_CHUNK = 256
 WARM_WORDS = 200
+NO_MODEL = "no model runs in this replay; it only counts tokens"
 
 
 class Engines:
@@ -53,6 +54,16 @@ class Engines:
         """A service over an empty engine."""
         return self.counting() if self.model is None else self._serve(self.model, EngineConfig())
 
+    def served(self) -> ChatService:
+        """A service over an empty engine as `leyline serve` has it, for many conversations.
+
+        Raises:
+            EngineError: no model runs here.
+        """
+        if self.model is None:
+            raise EngineError(NO_MODEL)
+        return ChatService(Engine.of(self.model, EngineConfig()), self.name, self._tokenizer)
+
     def rechunked(self) -> ChatService:
         """The same in another chunking: its results differ by rounding, the noise floor.
 
@@ -60,7 +71,7 @@ class Engines:
             EngineError: no model runs here.
         """
         if self.model is None:
-            raise EngineError("no model runs in this replay; it only counts tokens")
+            raise EngineError(NO_MODEL)
         return self._serve(self.model, EngineConfig(chunk=FLOOR_CHUNK))
 
     def counting(self) -> ChatService:

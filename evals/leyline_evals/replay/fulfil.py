@@ -5,9 +5,10 @@ from __future__ import annotations
 from leyline_agent.asking import by_litellm
 from leyline_agent.question import Answered, Ask, AtOnce, Fulfil, at_once
 from leyline_agent.testing import extract
+from leyline_agent.turn import Turn
 from leyline_evals.replay.errors import ReplayError
 
-__all__ = ["FULFILLERS", "NOBODY", "fulfiller"]
+__all__ = ["FULFILLERS", "NOBODY", "check_asks", "fulfiller"]
 
 FULFILLERS: dict[str, Fulfil] = {"extract": extract, "litellm": by_litellm}
 
@@ -42,3 +43,17 @@ def _nobody(ask: Ask) -> str:
 
 NOBODY = at_once(_nobody)
 """Answers nothing: a run whose policy asks ends in an error that says what to do."""
+
+
+def check_asks(turn: Turn, fulfil: AtOnce) -> None:
+    """That somebody answers what the turn's policies ask.
+
+    Raises:
+        ReplayError: nobody does.
+    """
+    if turn.asks and fulfil is NOBODY:
+        raise ReplayError(
+            f"policy {turn.asks[0].policy} wants a model asked, and a replay asks none unless "
+            "told: --fulfil extract answers with the beginnings of what was asked about, "
+            "--fulfil litellm asks"
+        )

@@ -27,8 +27,7 @@ from leyline_agent.session import Session
 from leyline_agent.turn import Turn
 from leyline_agent.warning import LeylineWarning
 from leyline_evals.replay.arms import Arm, policy_of
-from leyline_evals.replay.errors import ReplayError
-from leyline_evals.replay.fulfil import NOBODY
+from leyline_evals.replay.fulfil import NOBODY, check_asks
 from leyline_evals.replay.records import ArmRun, Ended, Failed, FidelityRow, TurnRow
 from leyline_evals.replay.workload import Run
 
@@ -75,12 +74,7 @@ class Player:
         """
         reply = self._run.recording.messages[index]
         turn, session_ms = self._begun(index)
-        if turn.asks and self._fulfil is NOBODY:
-            raise ReplayError(
-                f"policy {turn.asks[0].policy} wants a model asked, and a replay asks none unless "
-                "told: --fulfil extract answers with the beginnings of what was asked about, "
-                "--fulfil litellm asks"
-            )
+        check_asks(turn, self._fulfil)
         try:
             request = self._request(turn.request)
             receipt, logits = self._service.recorded(request, reply, score=score)

@@ -29,7 +29,7 @@ from leyline_evals.replay.report import Machine, ReplayReport, SkippedRecord
 from leyline_evals.replay.store import Store
 from leyline_evals.replay.workload import Run, Workload
 
-__all__ = ["Played", "Progress", "Silent", "replay"]
+__all__ = ["Played", "Progress", "Silent", "machine", "replay"]
 
 # Starting processes takes as long as counting a few runs.
 WORTH_A_POOL = 8
@@ -112,7 +112,7 @@ def replay(
     report = ReplayReport(
         leyline=__version__,
         config=config,
-        machine=_machine(engines, load),
+        machine=machine(engines, load),
         seconds=round(time.perf_counter() - started, 2),
         runs=[totals.summary(run) for run in results],
         skipped=[SkippedRecord(**asdict(one)) for one in workload.skipped],
@@ -175,12 +175,13 @@ class _Replay:
         )
 
 
-def _machine(engines: Engines, load: float | None) -> Machine:
+def machine(engines: Engines | None, load: float | None) -> Machine:
+    """What a replay runs on; `load` is the machine's when it began."""
     return Machine(
         cpu=_cpu(),
         cores=os.cpu_count() or 1,
         threads=torch.get_num_threads(),
-        dtype=engines.dtype,
+        dtype=engines.dtype if engines else "",
         load_at_start=load,
     )
 

@@ -75,14 +75,10 @@ def _times(one: ArmFigures) -> list[str]:
     """The median and p99 of all turns, and the median of those with an edit."""
     whole, edited = one.ttft_ms, one.ttft_after_edit_ms
     return [
-        _ms(whole.p50) if whole else "",
-        _ms(whole.p99) if whole else "",
-        _ms(edited.p50) if edited else "",
+        words.milliseconds(whole.p50) if whole else "",
+        words.milliseconds(whole.p99) if whole else "",
+        words.milliseconds(edited.p50) if edited else "",
     ]
-
-
-def _ms(time: float) -> str:
-    return f"{time:,.0f} ms" if time < 9_999.5 else f"{time / 1e3:,.1f} s"
 
 
 def _us(one: ArmFigures, time: Spread | None) -> str:

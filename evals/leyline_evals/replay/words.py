@@ -5,7 +5,7 @@ from __future__ import annotations
 from leyline_evals.replay.arms import Arm
 from leyline_evals.replay.report import ArmFigures, ReplayReport, Spread
 
-__all__ = ["ARMS", "CONTROLS", "TERMS", "TIMES", "count", "seen", "setting"]
+__all__ = ["ARMS", "CONTROLS", "TERMS", "TIMES", "count", "milliseconds", "seen", "setting"]
 
 ARMS = {
     Arm.APPEND_ONLY: "nothing is edited: the conversation only grows",
@@ -36,6 +36,11 @@ def count(number: int) -> str:
     if number < 100_000:
         return f"{number:,}"
     return f"{number / 1e3:,.1f} k" if number < 999_950 else f"{number / 1e6:,.2f} M"
+
+
+def milliseconds(time: float) -> str:
+    """A time in nine characters at most."""
+    return f"{time:,.0f} ms" if time < 9_999.5 else f"{time / 1e3:,.1f} s"
 
 
 def setting(report: ReplayReport) -> str:

@@ -1,0 +1,1 @@
+"""Many conversations at once against one engine: hit rates and times under load."""
