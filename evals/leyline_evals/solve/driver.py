@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from leyline_agent.message import Message
 from leyline_agent.testing.model import Reply
+from leyline_agent.trajectory import Observations
 
 __all__ = ["Driver", "Ended", "Limits", "Model", "Outcome", "Record", "StepRecord", "Task"]
 
@@ -172,6 +173,8 @@ class Driver(Protocol):
     Attributes:
         name: the command's: `leyline eval NAME`.
         options: what it was made with, as JSON; `make(**options)` makes it again.
+        observations: "user" where tools' outputs go to the model as user messages (the plain text
+            protocol), "tool" where they are results of tool calls; policies need to know.
     """
 
     @property
@@ -182,6 +185,11 @@ class Driver(Protocol):
     @property
     def options(self) -> dict[str, Any]:
         """What it was made with."""
+        ...
+
+    @property
+    def observations(self) -> Observations:
+        """How outputs go to the model."""
         ...
 
     def tasks(self, selection: Sequence[str]) -> Sequence[Task]:

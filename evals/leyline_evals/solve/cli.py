@@ -1,0 +1,148 @@
+"""The sub-commands of `leyline eval`. Nothing heavy is imported before one of them runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from leyline_agent.errors import LeylineError
+from leyline_evals.solve.driver import Driver
+from leyline_evals.solve.drivers import DRIVERS, load
+from leyline_evals.solve.options import RunOptions, benchmark, seconds_of
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    help="Solve rates of policies and mechanisms on benchmarks: run, resume, report, compare.",
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for machines, and nothing else.")]
+Folder = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")]
+
+
+@contextmanager
+def _installed() -> Iterator[None]:
+    """Says what to install where a library is missing."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        extra = "serve,eval" if error.name in ("torch", "transformers", "gguf") else "eval"
+        raise LeylineError(
+            f"this needs {error.name}; pip install 'leyline-agent[{extra}]'"
+        ) from error
+
+
+@contextmanager
+def _stoppable(run: Path | None) -> Iterator[None]:
+    """Says after Ctrl-C what became of the run."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        kept = f"; finished episodes are kept: leyline eval resume {run}" if run else ""
+        typer.echo(f"leyline: stopped{kept}", err=True)
+        raise typer.Exit(130) from error
+
+
+def _run(driver: Driver, options: RunOptions) -> None:
+    with _installed(), _stoppable(options.out):
+        from leyline_evals.solve import command
+
+        command.run(driver, options)
+
+
+for _name, _place in DRIVERS.items():
+    app.command(_name)(benchmark(load(_place.command), _run))
+
+
+@app.command()
+def resume(
+    run: Folder,
+    workers: Annotated[int, typer.Option("--workers", "-w", min=1, help="Episodes at once.")] = 1,
+    for_: Annotated[
+        str | None,
+        typer.Option(
+            "--for", metavar="TIME", help="Begin no episode that would end later: 90m, 2h, 45s."
+        ),
+    ] = None,
+    retry_errors: Annotated[
+        bool, typer.Option("--retry-errors", help="Run again what ended in an error.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Go on with a run: what is finished stays, what was under way is run again.
+
+    Example: `leyline eval resume runs/first --for 90m --workers 4`
+    """
+    seconds = None if for_ is None else seconds_of(for_, "--for")
+    with _installed(), _stoppable(run):
+        from leyline_evals.solve import command
+
+        command.resume(run, workers, seconds, retry_errors, json)
+
+
+@app.command()
+def plan(
+    tasks: Annotated[int, typer.Argument(min=1, help="Tasks.")],
+    seeds: Annotated[int, typer.Argument(min=1, help="Episodes a task and arm.")],
+    expect: Annotated[float, typer.Option("--expect", help="The solve rate expected.")] = 0.5,
+    icc: Annotated[
+        float, typer.Option("--icc", help="How alike a task's episodes are expected to be, 0-1.")
+    ] = 0.3,
+    alpha: Annotated[float, typer.Option("--alpha", help="The level of the test.")] = 0.05,
+    power: Annotated[float, typer.Option("--power", help="The chance to find it.")] = 0.8,
+    json: Json = False,
+) -> None:
+    """What a run of so many tasks and seeds could show, before it is made.
+
+    Example: `leyline eval plan 8 4 --expect 0.4`
+    """
+    with _installed():
+        from leyline_evals.solve import planning
+
+        planning.tell(tasks, seeds, expect, icc, alpha, power, json)
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Runs' folders.")],
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="PAGE", help="Write a page with plots here.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """What runs found: rates with intervals, the registered comparison, and what solving cost.
+
+    Example: `leyline eval report runs/first --html report.html`
+
+    Several runs are told one after the other, each by its own plan.
+    """
+    with _installed():
+        from leyline_evals.solve import reporting
+
+        reporting.report(runs, html, json)
+
+
+@app.command()
+def compare(
+    a: Annotated[Path, typer.Argument(metavar="A", help="A run's folder.")],
+    b: Annotated[Path, typer.Argument(metavar="B", help="Another's.")],
+    arm: Annotated[
+        list[str] | None,
+        typer.Option("--arm", help="Only this arm, by name or mechanism.  [all they share]"),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Two runs arm by arm, over the tasks and seeds that both have: another model, another day.
+
+    Example: `leyline eval compare runs/small runs/large --arm keep_all`
+    """
+    with _installed():
+        from leyline_evals.solve import reporting
+
+        reporting.compare(a, b, arm or (), json)

@@ -1,0 +1,114 @@
+"""What a plan can see: the smallest difference that its test finds, told before anything runs.
+
+Runs are simulated: each task has a chance of its own to be solved, drawn around the expected rate;
+how far tasks differ is their `icc`, the correlation of two episodes of one task. The second arm's
+chances are raised, or lowered, by the difference in question on average.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["detectable", "power_of"]
+
+RUNS = 1000
+STEPS = 9
+EXACT_CELLS = 20_000_000
+"""Above so many entries the statistic's distribution is taken for normal: it nearly is, then."""
+
+
+def detectable(
+    tasks: int,
+    seeds: int,
+    *,
+    rate: float = 0.5,
+    icc: float = 0.3,
+    alpha: float = 0.05,
+    power: float = 0.8,
+) -> float | None:
+    """The smallest difference of rates that is found with a chance of `power`, to about a point.
+
+    The difference goes to where there is room: up from a rate below one half, down from one above.
+
+    Returns:
+        The difference, more than 0; None where not even the largest there can be is found.
+    """
+    up = rate <= 0.5
+    low, high = 0.0, (1 - rate) if up else rate
+    if _power(tasks, seeds, rate, icc, high if up else -high, alpha) < power:
+        return None
+    for _ in range(STEPS):
+        middle = (low + high) / 2
+        if _power(tasks, seeds, rate, icc, middle if up else -middle, alpha) < power:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
+def power_of(
+    tasks: int, seeds: int, difference: float, *, rate: float, icc: float, alpha: float = 0.05
+) -> float:
+    """The chance to find a difference."""
+    return _power(tasks, seeds, rate, icc, difference, alpha)
+
+
+def _power(
+    tasks: int, seeds: int, rate: float, icc: float, difference: float, alpha: float
+) -> float:
+    draw = np.random.default_rng(0)  # The same draws for every difference: power then rises.
+    shape = (RUNS, tasks)
+    if icc > 0:
+        spread = 1 / icc - 1
+        chances = draw.beta(rate * spread, (1 - rate) * spread, size=shape)
+    else:
+        chances = np.full(shape, rate)
+    if difference >= 0:
+        others = chances + (1 - chances) * difference / (1 - rate)
+    else:
+        others = chances * (1 + difference / rate)
+    uniform = draw.random((2, seeds, *shape))
+    first = (uniform[0] < chances).sum(axis=0)
+    second = (uniform[1] < others).sum(axis=0)
+    p_values = _p_values((second - first).astype(np.int64), seeds)
+    return float((p_values < alpha).mean())
+
+
+def _p_values(differences: NDArray[np.int64], seeds: int) -> NDArray[np.float64]:
+    """`statistics.permutation` of every row of [runs, tasks]."""
+    runs, tasks = differences.shape
+    reach = int(np.abs(differences).sum(axis=1).max())
+    if runs * (2 * reach + 1) * tasks > EXACT_CELLS:
+        return _nearly(differences)
+    width = 2 * reach + 1
+    chance = np.zeros((runs, width))
+    chance[:, reach] = 1.0
+    for task in range(tasks):
+        sizes = np.abs(differences[:, task])
+        moved = np.zeros_like(chance)
+        for size in range(seeds + 1):
+            rows = np.flatnonzero(sizes == size)
+            if not size:
+                moved[rows] = chance[rows]
+                continue
+            moved[rows, size:] += chance[rows, :-size] / 2
+            moved[rows, :-size] += chance[rows, size:] / 2
+        chance = moved
+    sums = np.abs(np.arange(-reach, reach + 1))
+    totals = np.abs(differences.sum(axis=1))
+    tails: NDArray[np.float64] = np.where(sums >= totals[:, None], chance, 0.0).sum(axis=1)
+    return tails
+
+
+def _nearly(differences: NDArray[np.int64]) -> NDArray[np.float64]:
+    from scipy.stats import norm
+
+    size = np.sqrt((differences**2).sum(axis=1))
+    total = np.abs(differences.sum(axis=1)) - 0.5  # a sum is a whole number
+    found = 2 * norm.sf(np.maximum(total, 0) / np.maximum(size, 1e-9))
+    return np.minimum(1.0, np.asarray(found, dtype=np.float64))

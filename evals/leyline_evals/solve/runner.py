@@ -1,0 +1,281 @@
+"""A sitting: the episodes that are left, in parallel, until all are done or the time is up."""
+
+from __future__ import annotations
+
+import statistics
+import threading
+import time
+import traceback
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from leyline_agent.session import Session
+from leyline_evals.solve.backend import SCRIPTED, Backend
+from leyline_evals.solve.config import Cell, cells, digest_of
+from leyline_evals.solve.driver import Driver, Ended, Outcome, StepRecord, Task
+from leyline_evals.solve.episode import EpisodeModel
+from leyline_evals.solve.errors import EvalError, Interrupted, LimitReached
+from leyline_evals.solve.folder import RunFolder, now
+from leyline_evals.solve.rows import EpisodeRow
+
+__all__ = ["Progress", "Silent", "Sat", "Sitter", "tasks_of"]
+
+SEED_STEP = 1_000_003
+
+
+class Progress(Protocol):
+    """Is told how far a sitting is. Called by one thread at a time."""
+
+    def begun(self, cell: Cell) -> None:
+        """An episode begins."""
+        ...
+
+    def step(self, cell: Cell, record: StepRecord) -> None:
+        """One of its replies was carried out."""
+        ...
+
+    def ended(self, cell: Cell, row: EpisodeRow | None) -> None:
+        """It is over; without a row it is run again."""
+        ...
+
+
+class Silent:
+    """Tells nobody."""
+
+    def begun(self, cell: Cell) -> None:
+        """An episode begins."""
+
+    def step(self, cell: Cell, record: StepRecord) -> None:
+        """One of its replies was carried out."""
+
+    def ended(self, cell: Cell, row: EpisodeRow | None) -> None:
+        """It is over."""
+
+
+@dataclass(frozen=True)
+class Sat:
+    """What a sitting did.
+
+    Attributes:
+        done: episodes it finished, those in error included.
+        errors: of them.
+        left: episodes of the plan without a row, or with an error.
+    """
+
+    done: int
+    errors: int
+    left: int
+
+
+def tasks_of(driver: Driver, folder: RunFolder) -> dict[str, Task]:
+    """A run's tasks by id, the same as when it was planned.
+
+    Raises:
+        EvalError: one is gone, or has changed.
+    """
+    known = {task.id: task for task in driver.tasks(())}
+    found = {}
+    for planned in folder.config.tasks:
+        task = known.get(planned.id)
+        if task is None or digest_of(task) != planned.digest:
+            what = "is not there any more" if task is None else "has changed"
+            raise EvalError(
+                f"task {planned.id!r} of {folder.path} {what}; restore the benchmark's data as it "
+                "was, or run anew in another folder"
+            )
+        found[planned.id] = task
+    return found
+
+
+@dataclass
+class Sitter:
+    """Runs what is left of a run. One sitting.
+
+    Args:
+        folder: the run, its lock held.
+        driver: the benchmark.
+        tasks: by id.
+        backend: where the model is.
+        number: of the sitting, from 1.
+        seconds: no episode begins that would, by what others took, end later; the first does.
+        retry_errors: run again what ended in an error.
+        progress: is told.
+    """
+
+    folder: RunFolder
+    driver: Driver
+    tasks: Mapping[str, Task]
+    backend: Backend
+    number: int = 1
+    seconds: float | None = None
+    retry_errors: bool = False
+    progress: Progress = field(default_factory=Silent)
+
+    def __post_init__(self) -> None:
+        self._rows = self.folder.rows()
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._began = time.monotonic()
+        self._started = 0
+        self._problem: BaseException | None = None
+        self._left = self._unfinished()
+
+    def run(self, workers: int) -> Sat:
+        """Run episodes, this many at once. After Ctrl-C those under way are given up.
+
+        Raises:
+            EvalError: a row cannot be written.
+        """
+        before = {key: row.attempt for key, row in self._rows.items()}
+        with ThreadPoolExecutor(workers, thread_name_prefix="leyline-eval") as pool:
+            try:
+                wait([pool.submit(self._work) for _ in range(workers)])
+            except BaseException:
+                self._stop.set()
+                raise
+        if self._problem is not None:
+            raise self._problem
+        made = [row for key, row in self._rows.items() if row.attempt != before.get(key)]
+        counted = sum(row.counts for row in self._rows.values())
+        errors = sum(not row.counts for row in made)
+        return Sat(len(made), errors, self.folder.config.size - counted)
+
+    def _unfinished(self) -> Iterator[Cell]:
+        for cell in cells(self.folder.config):
+            row = self._rows.get((cell.arm.name, cell.task, cell.seed))
+            if row is None or (self.retry_errors and not row.counts):
+                yield cell
+
+    def _work(self) -> None:
+        """A worker: one episode after the other."""
+        try:
+            while (cell := self._next()) is not None:
+                row = self._episode(cell)
+                with self._lock:
+                    if row is not None:
+                        self.folder.add(row)
+                        self._rows[row.key] = row
+                    self.progress.ended(cell, row)
+        except BaseException as error:  # Not an episode's: the run itself cannot go on.
+            self._problem = self._problem or error
+            self._stop.set()
+
+    def _next(self) -> Cell | None:
+        with self._lock:
+            if self._stop.is_set() or self._time_is_up():
+                return None
+            cell = next(self._left, None)
+            if cell is not None:
+                self._started += 1
+                self.progress.begun(cell)
+            return cell
+
+    def _time_is_up(self) -> bool:
+        if self.seconds is None or not self._started:
+            return False  # However short the sitting, something is done in it.
+        took = [row.wall_seconds for row in self._rows.values() if row.counts]
+        usual = statistics.median(took) if took else 0.0
+        return time.monotonic() - self._began + usual > self.seconds
+
+    def _episode(self, cell: Cell) -> EpisodeRow | None:
+        """One episode's row; None where it was given up."""
+        earlier = self._rows.get((cell.arm.name, cell.task, cell.seed))
+        attempt = earlier.attempt + 1 if earlier else 1
+        path = self.folder.begin(cell, attempt - 1)
+        episode = _Episode(self, cell, path)
+        started, begun = now(), time.perf_counter()
+        try:
+            outcome = episode.run()
+        except Interrupted:
+            return None
+        if outcome.patch:
+            (path / "patch.diff").write_text(outcome.patch, encoding="utf-8")
+        return EpisodeRow.of(
+            cell,
+            outcome.ended,
+            episode.steps,
+            detail=outcome.detail,
+            attempt=attempt,
+            sitting=self.number,
+            started=started,
+            wall_seconds=round(time.perf_counter() - begun, 4),
+            skipped=episode.skipped,
+        )
+
+
+@dataclass
+class _Episode:
+    """One episode: its session, its driver's work, and whatever that ends in."""
+
+    sitter: Sitter
+    cell: Cell
+    path: Path
+    steps: list[StepRecord] = field(default_factory=list)
+    skipped: int = 0
+
+    def run(self) -> Outcome:
+        """How it ended; no error of its own stops the others.
+
+        Raises:
+            Interrupted: the sitting ends.
+        """
+        try:
+            return self._run()
+        except Interrupted:
+            raise
+        except LimitReached as error:
+            ended = Ended.TIMEOUT if error.limit == "seconds" else Ended.LIMIT
+            return Outcome(ended=ended, detail=str(error))
+        except (Exception, SystemExit) as error:  # Whatever a driver, a tool or a server does.
+            if self.sitter._stop.is_set():
+                raise Interrupted("the sitting ends") from error
+            (self.path / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
+            return Outcome(ended=Ended.ERROR, detail=f"{type(error).__name__}: {error}"[:2000])
+
+    def _run(self) -> Outcome:
+        sitter, cell = self.sitter, self.cell
+        config = sitter.folder.config
+        task = sitter.tasks[cell.task]
+        scripted = config.model.name == SCRIPTED
+        script = sitter.driver.script(task, cell.seed) if scripted else ()
+        tenant = f"{config.digest[:12]}/{cell.arm.slug}/{cell.task}/{cell.seed}"
+        channel = sitter.backend.open(cell.arm.mechanism, tenant, script)
+        try:
+            session = Session(
+                cell.arm.policies(),
+                channel.adapter,
+                id=f"{tenant[:200]}/{sitter.number}",
+                journal=self.path / "journal.jsonl",
+                observations=sitter.driver.observations,
+                recall=config.model.recall or None,
+            )
+            model = EpisodeModel(
+                session, channel.call, config.limits, self._sampling(), sitter._stop
+            )
+            try:
+                return sitter.driver.run(
+                    task, cell.seed, model, config.limits, self.path, self._record
+                )
+            finally:
+                if model.pending:  # Asked for, and nothing came of it.
+                    self._record(model.step())
+                self.skipped = len(session.skipped)
+        finally:
+            channel.close()
+
+    def _sampling(self) -> dict[str, object]:
+        """What every call is made with: the same in each arm."""
+        model = self.sitter.folder.config.model
+        asked: dict[str, object] = {"temperature": model.temperature, "top_p": model.top_p}
+        asked["seed"] = self.cell.seed * SEED_STEP
+        return {key: value for key, value in asked.items() if value is not None}
+
+    def _record(self, step: StepRecord) -> None:
+        with (self.path / "steps.jsonl").open("a", encoding="utf-8") as file:
+            file.write(step.model_dump_json(exclude_defaults=True) + "\n")
+        self.steps.append(step)
+        with self.sitter._lock:
+            self.sitter.progress.step(self.cell, step)
