@@ -1,0 +1,1 @@
+"""Book-keeping: entries in, balances and a report out."""

@@ -1,0 +1,1 @@
+"""Server logs: lines are read, filtered, counted, and alerts raised."""

@@ -1,0 +1,1 @@
+"""Roads between towns: the shortest way, rounds of deliveries, what they take."""

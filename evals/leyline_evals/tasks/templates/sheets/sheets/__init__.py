@@ -1,0 +1,1 @@
+"""Small tables: read, joined, grouped and written."""
