@@ -1,0 +1,1 @@
+"""What the adapter keeps and reckons on its side of the wire."""

@@ -1,0 +1,176 @@
+"""What the adapter remembers of sessions: versions, the handles of their KV, sampled ids.
+
+The KV is the server's; a handle names it. Handles that nothing here needs any more are given up
+with the session's next request.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from leyline_adapters.vllm.client.rendering import Replies
+from leyline_agent.errors import StaleSession
+from leyline_agent.message import Message, canonical
+from leyline_agent.receipt import Receipt
+
+__all__ = ["Session", "Sessions", "Version"]
+
+KEPT_VERSIONS = 3
+"""The newest, the one it was made from, which a retry needs, and one to go back to."""
+
+MAX_RELEASED = 1024
+
+
+@dataclass(frozen=True)
+class Version:
+    """One acknowledged commit.
+
+    Attributes:
+        number, base: its own number, and that of the version it was made from.
+        digest: the view digest the client sent, "" when none.
+        messages: the view with its reply; None where it was made of tokens.
+        tokens: those whose KV the server holds under `handle`, prompt and reply.
+        handle: "" where the server holds nothing for it.
+        spliced_from: the first of `tokens` whose KV is spliced; None when none is.
+        receipt: what it cost.
+        tools: the tools the view was rendered with.
+    """
+
+    number: int
+    base: int
+    digest: str
+    messages: Sequence[Message] | None
+    tokens: Sequence[int]
+    handle: str
+    spliced_from: int | None
+    receipt: Receipt
+    tools: Sequence[Mapping[str, Any]] = ()
+
+    def is_of(self, base: int, digest: str, messages: Sequence[Message] | None) -> bool:
+        """Whether a commit made it: by digests where both have one, else by the messages."""
+        if self.base != base:
+            return False
+        if self.digest and digest:
+            return self.digest == digest
+        held = self.messages
+        if held is None or messages is None or not 0 <= len(held) - len(messages) <= 1:
+            return False  # one more: the reply
+        return all(canonical(a) == canonical(b) for a, b in zip(held, messages, strict=False))
+
+
+@dataclass
+class Session:
+    """A session of one adapter. `lock` is held while it is read or changed, never over a call."""
+
+    id: str
+    versions: OrderedDict[int, Version] = field(default_factory=OrderedDict)
+    replies: Replies = field(default_factory=Replies)
+    released: list[str] = field(default_factory=list)
+    lock: threading.RLock = field(default_factory=threading.RLock)
+
+    @property
+    def newest(self) -> Version | None:
+        """The version committed last."""
+        return next(reversed(self.versions.values()), None)
+
+    def made(
+        self, number: int, base: int, digest: str, messages: Sequence[Message] | None
+    ) -> Version | None:
+        """Version `number`, if it is this very commit: the same again is a retry, and acts once.
+
+        Raises:
+            StaleSession: another commit has the number, and this one is no new beginning.
+        """
+        held = self.versions.get(number)
+        if held is None or held.is_of(base, digest, messages):
+            return held
+        if base:
+            raise self._taken(number)
+        return None
+
+    def _taken(self, number: int) -> StaleSession:
+        return StaleSession(
+            f"version {number} of session {self.id!r} was made by another commit; a version's "
+            "number is never used again: count on, or begin a session of another id"
+        )
+
+    def add(self, version: Version) -> None:
+        """Record a commit; what it replaces, and the oldest of too many, are given up.
+
+        Raises:
+            StaleSession: another commit has the number, made while this one was computed.
+        """
+        held = self.versions.get(version.number)
+        if held is not None and not _same_commit(held, version):
+            if version.base:
+                self.release(version.handle)
+                raise self._taken(version.number)
+            self.drop()  # a first commit again: the session begins anew
+        elif held is not None:
+            self.release(self.versions.pop(version.number).handle)
+        self.versions[version.number] = version
+        while len(self.versions) > KEPT_VERSIONS:
+            _, oldest = self.versions.popitem(last=False)
+            self.release(oldest.handle)
+
+    def drop(self) -> None:
+        """Give up every version."""
+        self.release(*(version.handle for version in self.versions.values()))
+        self.versions.clear()
+
+    def release(self, *handles: str) -> None:
+        """Handles that the next request tells the server to give up."""
+        self.released.extend(handle for handle in handles if handle)
+        del self.released[:-MAX_RELEASED]
+
+    def take_released(self) -> tuple[str, ...]:
+        """The handles to give up now."""
+        taken, self.released = tuple(self.released), []
+        return taken
+
+
+def _same_commit(one: Version, other: Version) -> bool:
+    both = one.digest and other.digest
+    return one.base == other.base and (not both or one.digest == other.digest)
+
+
+class Sessions:
+    """Sessions by id, least recently used first. Thread-safe."""
+
+    def __init__(self, most: int = 1024) -> None:
+        self._most = most
+        self._lock = threading.Lock()
+        self._sessions: OrderedDict[str, Session] = OrderedDict()
+
+    def find(self, name: str) -> Session | None:
+        """The session, marked as used now."""
+        with self._lock:
+            found = self._sessions.get(name)
+            if found is not None:
+                self._sessions.move_to_end(name)
+            return found
+
+    def open(self, name: str) -> Session:
+        """The session, made if need be; too many, and the server's budget gets the oldest's KV."""
+        with self._lock:
+            found = self._sessions.setdefault(name, Session(name))
+            self._sessions.move_to_end(name)
+            while len(self._sessions) > self._most:
+                self._sessions.popitem(last=False)
+            return found
+
+    def drop(self, name: str) -> Session | None:
+        """Forget a session; what was known of it, its handles to be given up."""
+        with self._lock:
+            found = self._sessions.pop(name, None)
+        if found is not None:
+            with found.lock:
+                found.drop()
+        return found
+
+    def __len__(self) -> int:
+        return len(self._sessions)
