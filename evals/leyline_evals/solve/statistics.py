@@ -29,6 +29,9 @@ __all__ = [
 ]
 
 RESAMPLES = 10_000
+AT_ONCE = 4_000_000
+"""Tasks drawn at once: it bounds the memory."""
+
 Pairs = Mapping[str, Sequence[tuple[bool, bool]]]
 """By task, each seed's pair: solved in the first arm, solved in the second."""
 
@@ -113,9 +116,11 @@ def bootstrap(pairs: Pairs, confidence: float = 0.95, seed: int = 0) -> Interval
     sums = np.array([sum(b - a for a, b in each) for each in tasks], dtype=np.float64)
     sizes = np.array([len(each) for each in tasks], dtype=np.float64)
     draw = np.random.default_rng(seed)
-    even = np.full(len(tasks), 1 / len(tasks))
-    drawn = draw.multinomial(len(tasks), even, size=RESAMPLES)
-    found = (drawn @ sums) / (drawn @ sizes)
+    found = np.empty(RESAMPLES)
+    step = max(1, AT_ONCE // len(tasks))
+    for start in range(0, RESAMPLES, step):
+        drawn = draw.integers(len(tasks), size=(min(step, RESAMPLES - start), len(tasks)))
+        found[start : start + step] = sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
     tail = (1 - confidence) / 2
     low, high = np.quantile(found, [tail, 1 - tail])
     return Interval(float(low), float(high))

@@ -6,9 +6,43 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from leyline_evals.solve.config import Registration, RunConfig
+from leyline_evals.solve.report import Comparison, RunReport
 from leyline_evals.solve.runner import Sat
 
-__all__ = ["plan", "sat", "seen"]
+__all__ = [
+    "COLUMNS",
+    "COMPARED",
+    "count",
+    "dollars",
+    "found",
+    "milliseconds",
+    "percent",
+    "plan",
+    "points",
+    "sat",
+    "seconds",
+    "seen",
+    "setting",
+]
+
+COLUMNS = {
+    "solved": "episodes that solved their task, of those that ended without an error",
+    "95 %": "Wilson interval; it takes episodes for independent, which seeds of a task are not",
+    "rereads": "reads of a file read before and not written since",
+    "prefilled": "prompt tokens prefilled in all episodes, for each solved one",
+    "compute": "the same with the tokens that repair computed again",
+    "spliced": "prompt tokens reused behind an edit, in all",
+    "first token": "milliseconds to a reply's first token, median and p99 of all turns",
+    "wall, cost": "wall time and dollars of all episodes, for each solved one",
+}
+
+COMPARED = {
+    "difference": "of the solve rates in points, over the tasks and seeds that both arms finished",
+    "95 %": "bootstrap over whole tasks; with few tasks it is too narrow",
+    "p": "exact permutation of the arms within tasks; the first line is the registered comparison",
+    "Holm": "p of the secondary comparisons, corrected for their number",
+    "McNemar": "exact, on tasks that most seeds of one arm solve (+ gained, - lost)",
+}
 
 
 def plan(config: RunConfig) -> Iterator[str]:
@@ -53,3 +87,72 @@ def sat(path: Path, episodes: int, what: Sat) -> Iterator[str]:
     if what.left > what.errors:
         yield f"Go on: leyline eval resume {path}"
     yield f"Report: leyline eval report {path}"
+
+
+def setting(run: RunReport) -> str:
+    """What was run."""
+    shape = f"{len(run.tasks)} tasks x {run.seeds} seeds x {len(run.arms)} arms"
+    done = f"{run.finished} of {run.planned} episodes"
+    return f"{run.run}: {run.benchmark}, {run.model}, {shape}, {done} in {run.sittings} sittings"
+
+
+def found(run: RunReport) -> Iterator[str]:
+    """What the registered comparison shows."""
+    registered, primary = run.registration, run.primary
+    if registered is None or primary is None:
+        return
+    yield (
+        f"Registered on {run.created[:10]} as sha256 {run.sha256[:16]}...: {registered.second} "
+        f"against {registered.first}, {registered.test}."
+    )
+    yield _shown(primary, registered.alpha, due=run.due)
+    yield seen(len(run.tasks), run.seeds, registered)
+
+
+def _shown(one: Comparison, alpha: float, *, due: bool) -> str:
+    if one.difference is None:
+        return "No pair of episodes is finished yet."
+    told = (
+        f"{one.second} solves {percent(one.second_rate)} and {one.first} {percent(one.first_rate)} "
+        f"of {one.pairs} pairs: {points(one.difference)} points ({points(one.low)} to "
+        f"{points(one.high)}), p = {one.p:.3f}."
+    )
+    if not due:
+        return f"{told} The run is not complete: this is a look in between, not the test."
+    if one.p < alpha:
+        return f"{told} At the level {alpha:g} they differ."
+    return f"{told} No difference is shown at the level {alpha:g}, nor is it shown that none is."
+
+
+def percent(rate: float | None) -> str:
+    """A rate."""
+    return "" if rate is None else f"{rate:.1%}"
+
+
+def points(difference: float | None) -> str:
+    """A difference of rates."""
+    return "" if difference is None else f"{difference * 100:+.1f}"
+
+
+def count(tokens: float | None) -> str:
+    """Tokens; "-" where nothing was solved."""
+    return "-" if tokens is None else f"{tokens:,.0f}"
+
+
+def milliseconds(time: float | None) -> str:
+    """A time that was measured, or nothing."""
+    if time is None:
+        return ""
+    return f"{time:,.0f} ms" if time < 9_999.5 else f"{time / 1e3:,.1f} s"
+
+
+def seconds(time: float | None) -> str:
+    """Wall time; "-" where nothing was solved."""
+    if time is None:
+        return "-"
+    return f"{time:,.1f} s" if time < 600 else f"{time / 60:,.0f} min"
+
+
+def dollars(cost: float | None) -> str:
+    """A price, or nothing where none is known."""
+    return "" if cost is None else f"${cost:,.4f}" if cost < 1 else f"${cost:,.2f}"
