@@ -10,12 +10,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-harnesses lint types check clean
+.PHONY: help setup demo test test-harnesses test-vllm lint types check clean
 
 help:
 	@echo "make demo    replay a recorded agent run with a real model; prints a table, writes a report"
 	@echo "make test    lint, types and the test suite"
 	@echo "make test-harnesses   drive each agent framework in an environment of its own (ONLY=name)"
+	@echo "make test-vllm   the connector and the adapter against a real vLLM server on the CPU"
 	@echo "make check   lint and types only"
 	@echo "make setup   only make the environment ($(VENV))"
 	@echo "make clean   remove the environment, caches and build outputs"
@@ -43,6 +44,9 @@ test: check
 
 test-harnesses: setup
 	@$(BIN)/python scripts/test-harnesses $(ONLY)
+
+test-vllm: setup
+	@$(BIN)/python scripts/test-vllm $(ARGS)
 
 clean:
 	rm -rf $(VENV) .venvs build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# Each of these runs in an environment of its own: `make test-harnesses`.
-collect_ignore = ["harnesses"]
+# These need an environment of their own: `make test-harnesses`, `make test-vllm`.
+collect_ignore = ["harnesses", "vllm"]
 
 
 def pytest_configure(config: pytest.Config) -> None:

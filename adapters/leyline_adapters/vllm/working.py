@@ -1,0 +1,213 @@
+"""The connector's worker side: copies keys and values between blocks, rotating keys as they move.
+
+Every rank does this with its own shard of the heads; nothing is exchanged. Keys are rotated in
+float32, once, by the whole distance from where they were written.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from leyline_adapters.vllm.layouts import Layout, Shape, UnknownLayout, Write, learn
+from leyline_adapters.vllm.refusals import Refusal
+from leyline_adapters.vllm.rotations import rotation
+from leyline_adapters.vllm.transfer import Copy, Load
+from leyline_agent.receipt import Reason
+from leyline_agent.serving.models.rope import RopeSpec
+
+__all__ = ["Rows", "WorkerSide"]
+
+log = logging.getLogger("leyline.vllm")
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """A layer's cache, how it is read, and its own operator for writing."""
+
+    cache: Tensor
+    layout: Layout
+    write: Write
+
+
+@dataclass(frozen=True)
+class Rows:
+    """One load's rows, the same for every layer.
+
+    Attributes:
+        blocks: source blocks [m].
+        pick: rows of the source blocks to take, in order: a slice where they are contiguous.
+        slots: where each row goes [n].
+        cos, sin: each row's rotation, or one for all; None when no key moves.
+    """
+
+    blocks: Tensor
+    pick: slice | Tensor
+    slots: Tensor
+    turns: tuple[Tensor, Tensor] | None
+
+    @classmethod
+    def of(cls, load: Load, block_size: int, rope: RopeSpec, like: Tensor) -> Rows:
+        """Plan a load, on the device and for the type of the cache `like`."""
+        blocks = [block for copy in load.copies for block in copy.blocks]
+        starts, base = [], 0
+        for copy in load.copies:
+            starts.append(base * block_size + copy.offset)
+            base += len(copy.blocks)
+        picked = torch.cat([
+            torch.arange(start, start + copy.length)
+            for start, copy in zip(starts, load.copies, strict=True)
+        ])  # fmt: skip
+        first, last = load.copies[0], load.copies[-1]
+        at = torch.arange(first.at, last.at + last.length)
+        table = torch.tensor(load.blocks)
+        slots = table[at // block_size] * block_size + at % block_size
+        contiguous = int(picked[-1] - picked[0]) + 1 == len(picked) and len(load.copies) == 1
+        pick = slice(int(picked[0]), int(picked[-1]) + 1) if contiguous else picked.to(like.device)
+        return cls(
+            torch.tensor(blocks, device=like.device),
+            pick,
+            slots.to(like.device),
+            _turns(load.copies, rope, like),
+        )
+
+    def take(self, rows: Tensor) -> Tensor:
+        """The load's rows of those of its source blocks."""
+        return rows[self.pick] if isinstance(self.pick, slice) else rows.index_select(0, self.pick)
+
+
+def _turns(copies: Iterable[Copy], rope: RopeSpec, like: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Cosines and sines [n, 1, d], or [1, 1, d] when all keys move alike."""
+    shifts = [(copy.shift, copy.length) for copy in copies]
+    distinct = sorted({shift for shift, _ in shifts})
+    if distinct == [0]:
+        return None
+    wide = torch.float64 if like.dtype == torch.float32 else torch.float32
+    cos, sin = rope.tables(torch.tensor(distinct), wide)
+    if len(distinct) > 1:
+        index = torch.cat([torch.full((n,), distinct.index(shift)) for shift, n in shifts])
+        cos, sin = cos[index], sin[index]
+    return cos[:, None].to(like.device), sin[:, None].to(like.device)
+
+
+class WorkerSide:
+    """One worker's part. `refusal` says why it cannot move its model's keys, if it cannot."""
+
+    def __init__(self, config: Any) -> None:
+        self.refusal: Refusal | None = Refusal(Reason.LAYER_KIND, "no KV cache is registered")
+        self._config = config
+        self._layers: list[_Layer] = []
+        self._rope: RopeSpec | None = None
+        self._block_size = 0
+        self._finished: set[str] = set()
+        self._invalid: set[int] = set()
+        self._times: dict[str, float] = {}
+        self._errors: dict[str, str] = {}
+
+    def register(self, caches: Mapping[str, Any]) -> None:
+        """Learn the layers' layouts and the model's rotation; a failure becomes a refusal."""
+        try:
+            self.refusal = self._learn(caches)
+        except (UnknownLayout, RuntimeError, AttributeError, TypeError, ValueError) as error:
+            self.refusal = Refusal(
+                Reason.LAYER_KIND, f"its KV cannot be read ({type(error).__name__}: {error})"
+            )
+        if self.refusal is not None:
+            log.warning("leyline: nothing will be spliced: %s", self.refusal.detail)
+
+    def _learn(self, caches: Mapping[str, Any]) -> Refusal | None:
+        from vllm.model_executor.layers import rotary_embedding
+
+        modules = self._config.compilation_config.static_forward_context
+        self._block_size = self._config.cache_config.block_size
+        known: dict[tuple[Any, ...], Layout] = {}
+        seen: set[int] = set()
+        key_dim = 0
+        for name, cache in caches.items():
+            if cache.data_ptr() in seen:
+                continue  # A layer that shares another's cache.
+            seen.add(cache.data_ptr())
+            shape, write = _operator(modules[name])
+            key_dim = shape.key_dim
+            kind = (tuple(cache.shape[1:]), cache.stride(), cache.dtype, shape)
+            if kind not in known:
+                known[kind] = learn(cache, self._block_size, shape, write)
+            self._layers.append(_Layer(cache, known[kind], write))
+        found = rotation(rotary_embedding._ROPE_DICT.values(), key_dim)
+        if isinstance(found, Refusal):
+            return found
+        self._rope = found
+        return None
+
+    def run(self, loads: Iterable[Load]) -> None:
+        """Carry out loads; one that fails is reported, and its request is prefilled."""
+        for load in loads:
+            started = time.perf_counter()
+            try:
+                self.copy(load)
+            except Exception as error:  # Whatever it is, only this request may suffer.
+                self._errors[load.request] = f"{type(error).__name__}: {error}"
+                first = load.copies[0].at // self._block_size
+                self._invalid.update(load.blocks[first:])
+            self._times[load.request] = (time.perf_counter() - started) * 1e6
+            self._finished.add(load.request)
+
+    @torch.inference_mode()
+    def copy(self, load: Load) -> None:
+        """One load, layer by layer."""
+        if self._rope is None:
+            raise RuntimeError("this worker does not know how its model rotates keys")
+        rows = Rows.of(load, self._block_size, self._rope, self._layers[0].cache)
+        for number in range(len(self._layers)):
+            self.copy_layer(number, rows)
+
+    def copy_layer(self, number: int, rows: Rows) -> None:
+        """One layer of one load."""
+        layer = self._layers[number]
+        keys, values = (rows.take(part) for part in layer.layout.read(layer.cache, rows.blocks))
+        if rows.turns is not None and self._rope is not None:
+            keys = self._rope.rotate(keys, *rows.turns)
+        layer.write(layer.cache, keys, values, rows.slots)
+
+    def take_finished(self) -> set[str]:
+        """Requests whose loads are over."""
+        taken, self._finished = self._finished, set()
+        return taken
+
+    def take_invalid(self) -> set[int]:
+        """Blocks that could not be filled."""
+        taken, self._invalid = self._invalid, set()
+        return taken
+
+    def take_report(self) -> tuple[dict[str, float], dict[str, str]]:
+        """Microseconds and errors by request."""
+        times, self._times = self._times, {}
+        errors, self._errors = self._errors, {}
+        return times, errors
+
+
+def _operator(module: Any) -> tuple[Shape, Write]:
+    """What a layer's own operator takes, and the operator."""
+    impl = module.impl
+    if hasattr(module, "kv_lora_rank"):
+        shape = Shape(1, module.qk_rope_head_dim, 1, module.kv_lora_rank)
+
+        def write_latents(cache: Tensor, keys: Tensor, values: Tensor, slots: Tensor) -> None:
+            impl.do_kv_cache_update(values[:, 0], keys, cache, slots, "auto", module._k_scale)
+
+        return shape, write_latents
+    shape = Shape(
+        module.num_kv_heads, module.head_size, module.num_kv_heads,
+        getattr(module, "head_size_v", module.head_size),
+    )  # fmt: skip
+
+    def write(cache: Tensor, keys: Tensor, values: Tensor, slots: Tensor) -> None:
+        impl.do_kv_cache_update(module, keys, values, cache, slots)
+
+    return shape, write
