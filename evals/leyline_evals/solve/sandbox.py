@@ -85,9 +85,14 @@ def bubblewrap(
     scratch: Sequence[str],
     environment: Mapping[str, str],
     bounds: Bounds,
-    writable: Iterable[Path] = (),
+    writable: Mapping[Path, str] | None = None,
 ) -> list[str]:
-    """As `command`, in a bubblewrap. `writable` are folders of the machine, changed in place."""
+    """As `command`, in a bubblewrap.
+
+    `writable` are folders of the machine, changed in place, and their paths in the sandbox; the
+    first of them is the working directory.
+    """
+    places = writable or {}
     words = ["bwrap", "--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL"]
     words += ["--uid", str(USER), "--gid", str(USER), "--hostname", "sandbox", "--clearenv"]
     for name, value in environment.items():
@@ -103,9 +108,10 @@ def bubblewrap(
     for path in (*map(Path, ETC), *read_only):  # Later than scratch: they may lie below it.
         if path.exists():
             words += ["--ro-bind", str(path), str(path)]
-    for path in writable:
-        words += ["--bind", str(path), str(path)]
-    words += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", scratch[0]]
+    for path, place in places.items():
+        words += ["--bind", str(path), place]
+    words += ["--remount-ro", "/dev", "--remount-ro", "/"]
+    words += ["--chdir", next(iter(places.values()), scratch[0])]
     return [*words, *limited(bounds)]
 
 

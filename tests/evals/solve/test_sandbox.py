@@ -68,6 +68,13 @@ def test_only_scratch_can_be_written_and_it_has_a_size() -> None:
 
 
 @needs_bubblewrap
+def test_a_folder_of_the_machine_can_be_worked_in(tmp_path: Path) -> None:
+    words = sandbox.bubblewrap([], ["/tmp"], PATH, BOUNDS, {tmp_path: "/testbed"})
+    subprocess.run([*words, "bash", "-c", "pwd > there"], timeout=60, check=True)
+    assert (tmp_path / "there").read_text() == "/testbed\n"
+
+
+@needs_bubblewrap
 def test_variables_of_the_parent_stay_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "secret")
     made = run("env")
