@@ -30,6 +30,9 @@ class DriverPlace(NamedTuple):
 
 DRIVERS = {
     "sums": DriverPlace("leyline_evals.solve.toy:sums", "leyline_evals.solve.toy:make"),
+    "swe-bench": DriverPlace(
+        "leyline_evals.swe_bench.command:swe_bench", "leyline_evals.swe_bench.driver:make"
+    ),
 }
 
 

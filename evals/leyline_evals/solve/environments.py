@@ -82,6 +82,14 @@ ENVIRONMENTS: dict[str, Environment] = {
         module="debug_gym, gitignore_parser, jinja2, numpy, pytest, rich, tenacity, yaml",
         why="debug-gym's pdb tool does not work on 3.13",
     ),
+    # pytest runs the tests of instances that need no image.
+    "swe-bench": Environment(
+        low=(3, 11),
+        high=(3, 14),
+        requirements=("mini-swe-agent==2.4.6", "pytest>=8.3", "swebench==5.0.2"),
+        told=("mini-swe-agent", "swebench", "pytest"),
+        module="minisweagent.agents.default, swebench.harness.grading, pytest",
+    ),
 }
 
 

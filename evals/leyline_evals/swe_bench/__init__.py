@@ -1,0 +1,1 @@
+"""`leyline eval swe-bench`: mini-swe-agent's loop, swebench's grading, instances of our own."""
