@@ -10,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-harnesses test-vllm lint types check clean
+.PHONY: help setup demo test test-harnesses test-llama-cpp test-vllm notebooks lint types check clean
 
 help:
 	@echo "make demo    replay a recorded agent run with a real model; prints a table, writes a report"
@@ -18,13 +18,14 @@ help:
 	@echo "make test-harnesses   drive each agent framework in an environment of its own (ONLY=name)"
 	@echo "make test-vllm   the connector and the adapter against a real vLLM server on the CPU"
 	@echo "make check   lint and types only"
+	@echo "make notebooks   execute the notebooks on the embedded model"
 	@echo "make setup   only make the environment ($(VENV))"
 	@echo "make clean   remove the environment, caches and build outputs"
 	@echo
 	@echo "PYTHON=/path/to/python picks the interpreter (3.11 or newer)."
 
 setup:
-	@scripts/setup-env $(VENV) 3.11 -c constraints.txt -e '.[serve,dev]'
+	@scripts/setup-env $(VENV) 3.11 -c constraints.txt -e '.[serve,dev,notebooks]'
 
 demo: setup
 	$(BIN)/leyline demo
@@ -51,3 +52,6 @@ test-vllm: setup
 clean:
 	rm -rf $(VENV) .venvs build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+notebooks: setup
+	$(BIN)/pytest -m notebook tests/notebooks
+
