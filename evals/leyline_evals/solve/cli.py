@@ -16,11 +16,15 @@ from leyline_evals.solve.options import RunOptions, benchmark, seconds_of
 
 __all__ = ["app"]
 
-app = typer.Typer(
-    no_args_is_help=True,
-    rich_markup_mode="markdown",
-    help="Solve rates of policies and mechanisms on benchmarks: run, resume, report, compare.",
-)
+HELP = """Solve rates of policies and mechanisms on benchmarks, measured together and paired.
+
+Example: `leyline eval sums --model scripted --policy truncate_older_than:n=1 --out runs/toy`
+
+A benchmark's command makes a run, a folder, and plays its episodes: every task, seed and arm. It
+can be stopped at any time; `resume` goes on. `report` says what was found, `plan` what could be.
+"""
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help=HELP)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for machines, and nothing else.")]
 Folder = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")]
@@ -84,6 +88,42 @@ def resume(
         from leyline_evals.solve import command
 
         command.resume(run, workers, seconds, retry_errors, json)
+
+
+@app.command()
+def setup(
+    name: Annotated[str, typer.Argument(help="The benchmark: debug-gym, swe-bench.")],
+    again: Annotated[bool, typer.Option("--again", help="Make it anew.")] = False,
+) -> None:
+    """Make the Python environment that a benchmark runs in, in the user's data folder.
+
+    Example: `leyline eval setup debug-gym`
+    """
+    from leyline_evals.solve import environments
+
+    environments.make(name, typer.echo, again=again)
+
+
+@app.command()
+def tasks(
+    run: Folder,
+    arm: Annotated[str, typer.Option("--arm", help="By name or mechanism.")] = "keep_all",
+    between: Annotated[
+        str, typer.Option("--between", metavar="LOW,HIGH", help="Solve rates, both included.")
+    ] = "0,1",
+) -> None:
+    """The tasks of a run that an arm solves neither too often nor too seldom, one a line.
+
+    Example: `leyline eval debug-gym $(leyline eval tasks runs/pilot --between 0.15,0.7) ...`
+
+    For a pilot. Its own episodes must not count again: give the run after it another --first-seed.
+    """
+    from leyline_evals.solve.folder import RunFolder
+    from leyline_evals.solve.picking import picked, rates_of
+
+    low, high = rates_of(between)
+    for task in picked(RunFolder.open(run), arm, low, high):
+        typer.echo(task)
 
 
 @app.command()

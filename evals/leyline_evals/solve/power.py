@@ -109,6 +109,6 @@ def _nearly(differences: NDArray[np.int64]) -> NDArray[np.float64]:
     from scipy.stats import norm
 
     size = np.sqrt((differences**2).sum(axis=1))
-    total = np.abs(differences.sum(axis=1)) - 0.5  # a sum is a whole number
+    total = np.abs(differences.sum(axis=1)) - 1.0  # sums lie two apart: half of that
     found = 2 * norm.sf(np.maximum(total, 0) / np.maximum(size, 1e-9))
     return np.minimum(1.0, np.asarray(found, dtype=np.float64))

@@ -200,6 +200,11 @@ class PrefixForest:
             self._trees[tenant] = PrefixTree(self._pool, self._clock)
         return self._trees[tenant]
 
+    def drop(self, tenant: str) -> None:
+        """Forget a tenant and all its tree holds. Harmless when it has none."""
+        if tree := self._trees.pop(tenant, None):
+            tree.clear()
+
     @property
     def num_tokens(self) -> int:
         """How many tokens the trees hold."""

@@ -380,3 +380,13 @@ def test_deep_paths():
     pool.release(extents)
     assert tree.evict(3_599) == 3_599
     assert tree.match(tokens).length == 1
+
+
+def test_a_dropped_tenant_gives_up_its_slots_and_no_others(pool):
+    forest = PrefixForest(pool)
+    add(pool, forest.tree("a"), [1, 2, 3])
+    add(pool, forest.tree("b"), [4, 5])
+    forest.drop("a")
+    forest.drop("never seen")
+    assert (forest.num_tokens, pool.num_used) == (2, 2)
+    assert forest.tree("a").match([1, 2, 3]) == Match(0, ())
