@@ -16,6 +16,7 @@ from typing import Any
 
 import httpx
 
+from leyline_adapters.vllm import serve
 from leyline_adapters.vllm.wire import KEY, Ask, Told
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -90,9 +91,10 @@ class Server:
 
 def environment(folder: Path) -> dict[str, str]:
     """What the server needs: our packages, and nothing from the network."""
-    packages = [str(ROOT), str(ROOT / "adapters"), str(ROOT / "tests" / "vllm")]
-    return os.environ | {
-        "PYTHONPATH": os.pathsep.join(packages),
+    ours = serve.environment({"PYTHONPATH": str(ROOT / "tests" / "vllm")})
+    return {
+        **os.environ,
+        **ours,
         "LEYLINE_TEST_SWITCHES": str(folder),
         "HF_HUB_OFFLINE": "1",
         "TRANSFORMERS_OFFLINE": "1",
