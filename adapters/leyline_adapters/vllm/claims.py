@@ -108,12 +108,14 @@ def _checked(prompt: Sequence[int], ask: Ask, found: dict[str, S]) -> Verified[S
     continues = first is not None and first.at == first.start == 0
     named = ask.base or (first.source if first is not None and continues else "")
     parent = found.get(named)
+    shared = common_prefix(prompt, parent.tokens) if parent is not None else 0
     kept: list[Located[S]] = []
     problem = ""
     stop = 0
     for claim in ask.claims:
         length, problem = _holds(prompt, claim, found[claim.source], stop)
-        in_place = claim.source == named and claim.at == claim.start
+        # Behind any change, one of the same length too, KV saw what is not there now.
+        in_place = claim.source == named and claim.at == claim.start and claim.at <= shared
         if length:
             end = claim.start + length
             kept.append(Located(found[claim.source], claim.start, end, claim.at, in_place))
@@ -121,7 +123,6 @@ def _checked(prompt: Sequence[int], ask: Ask, found: dict[str, S]) -> Verified[S
         if problem:
             break
     fork = next((claim.at for claim in kept if not claim.in_place), None)
-    shared = common_prefix(prompt, parent.tokens) if parent is not None else 0
     return Verified(
         claims=tuple(kept),
         parent=parent,

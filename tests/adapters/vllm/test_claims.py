@@ -56,6 +56,14 @@ def test_a_continuation_forks_nowhere() -> None:
     assert (found.parent, found.shared, found.fork) == (S, 21, None)
 
 
+def test_behind_a_change_of_the_same_length_nothing_is_in_place() -> None:
+    """Its KV saw what stood there before, although no token moved."""
+    prompt = [*S.tokens[:5], 1, 2, *S.tokens[7:20]]
+    found = verify(prompt, ask(run("s", 0, 5, 0), run("s", 7, 20, 7), base="s"), find)
+    assert [claim.in_place for claim in found.claims] == [True, False]
+    assert (found.shared, found.fork) == (5, 7)
+
+
 def test_a_claim_from_the_front_names_its_lineage_itself() -> None:
     """Its KV is the source's, spliced where the source's is, whether or not a base is named."""
     found = verify(S.tokens[:8] + [1], ask(run("s", 0, 8, 0)), find)
