@@ -20,6 +20,7 @@ from leyline_agent.errors import (
 )
 from leyline_agent.receipt import Receipt
 
+MAXIMUM = "model's maximum context length (4096)"
 Handler = Callable[[httpx.Request], httpx.Response]
 
 
@@ -63,9 +64,9 @@ def test_another_kind_of_server() -> None:
         (httpx.Response(404, json={"detail": "Not Found"}), AdapterError, "a Leyline server"),
         (httpx.Response(401, json={"error": "no key"}), AdapterError, "answered 401"),
         (
-            httpx.Response(400, json={"error": {"message": "too long", "param": "input_tokens"}}),
+            httpx.Response(400, json={"error": {"message": f"longer than the {MAXIMUM}"}}),
             ContextOverflow,
-            "too long",
+            "maximum context length",
         ),
     ],
 )

@@ -102,7 +102,8 @@ class FakeVllm:
         prompt = params.get("prompt_token_ids") if chat else body["prompt"]
         prompt = prompt or self._render(body)
         if len(prompt) > CONTEXT:
-            error = {"message": "too long", "param": "input_tokens", "code": 400}
+            words = f"Input length ({len(prompt)}) exceeds model's maximum context length."
+            error = {"message": words, "type": "BadRequestError", "code": 400}
             return httpx.Response(400, json={"error": error})
         made = self._serve(prompt, body, params.get(KEY))
         return self._streamed(made, body) if body.get("stream") else httpx.Response(200, json=made)

@@ -24,7 +24,7 @@ __all__ = ["StreamReader", "check", "policy", "reaching", "result", "retries"]
 _TRANSIENT = (httpx.NetworkError, httpx.RemoteProtocolError, httpx.ConnectTimeout)
 _TRY_AGAIN = frozenset({429, 502, 503})
 _GATEWAY_TIMEOUT = 504  # who waited once that long does not wait again
-_PARAMETERS: dict[str, type[LeylineError]] = {"input_tokens": ContextOverflow}  # vLLM's word
+_TOO_LONG = "maximum context length"  # vLLM's words, which has no code for it
 _LONGEST_WAIT = 30.0  # seconds
 _backoff = wait_exponential(multiplier=0.2, max=5.0) + wait_random(0, 0.1)
 
@@ -145,7 +145,9 @@ def _error(url: str, status: int, body: Any) -> LeylineError:
     found = body.get("error") if isinstance(body, dict) else None
     told = found if isinstance(found, dict) else {}
     message = str(told.get("message") or "")
-    kind = ERROR_CODES.get(str(told.get("code"))) or _PARAMETERS.get(str(told.get("param")))
+    kind = ERROR_CODES.get(str(told.get("code")))
+    if kind is None and status == 400 and _TOO_LONG in message:
+        kind = ContextOverflow
     if kind is not None:
         return kind(message)
     text = f"{url} answered {status}" + (f": {message}" if message else "")
