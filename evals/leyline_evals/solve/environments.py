@@ -88,7 +88,7 @@ ENVIRONMENTS: dict[str, Environment] = {
         high=(3, 14),
         requirements=("mini-swe-agent==2.4.6", "pytest>=8.3", "swebench==5.0.2"),
         told=("mini-swe-agent", "swebench", "pytest"),
-        module="minisweagent.agents.default, swebench.harness.grading, pytest",
+        module="pytest, swebench.harness.grading",  # mini-swe-agent greets, and configures itself.
     ),
 }
 

@@ -101,10 +101,10 @@ class Bench:
             with self._children.one() as child:
                 rows: list[dict[str, Any]] = done(child, _LOAD_S, op="load", name=name, split=split)
         except EvalError as error:
+            here = "cannot be read" if Path(name).exists() else "not here, and the hub gave none"
             raise EvalError(
-                f"dataset {name}, split {split}: not a file here, and the hub gave none "
-                f"({str(error)[:300]}). Name a local .jsonl or .parquet in swebench 5's format, or "
-                "leave --dataset out for the instances shipped"
+                f"dataset {name}, split {split}: {here} ({str(error)[:300]}). Name a local .jsonl "
+                "or .parquet in swebench 5's format, or leave --dataset out for those shipped"
             ) from error
         return rows
 
@@ -257,7 +257,14 @@ class _Episode:
         self._began = 0.0
 
     def played(self) -> Solved:
-        """Answer until the child is done."""
+        """Answer until the child is done; the step in which it fails is written down, too."""
+        try:
+            return self._answered()
+        except EvalError:
+            self._recorded(time.perf_counter() - self._began)
+            raise
+
+    def _answered(self) -> Solved:
         limit: LimitReached | None = None
         while True:
             commands = len(self._asked.commands) if self._asked else 0

@@ -16,8 +16,10 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
 import time
 import traceback
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
@@ -47,7 +49,7 @@ class Parent:
 
     def say(self, **told: Any) -> None:
         """Write one line."""
-        self._out.write(json.dumps(told) + "\n")
+        self._out.write(json.dumps(told, default=str) + "\n")
         self._out.flush()
 
     def hear(self) -> dict[str, Any]:
@@ -130,6 +132,9 @@ def load(parent: Parent, told: dict[str, Any]) -> list[dict[str, Any]]:
 def solve(parent: Parent, told: dict[str, Any]) -> dict[str, Any]:
     """One episode of mini-swe-agent's loop, and the patch it leaves."""
     from minisweagent.agents.default import DefaultAgent
+
+    # Seconds, which pass while the model thinks; grading finds it there.
+    threading.Thread(target=import_module, args=("swebench.harness.run_evaluation",)).start()
 
     with _place(told) as place:
         agent = DefaultAgent(

@@ -30,7 +30,7 @@ class Instance(BaseModel):
         All others are swebench's.
     """
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", coerce_numbers_to_str=True)
 
     instance_id: str = Field(pattern=r"^[\w.-]+$")
     repo: str = Field(pattern=r"^[\w.-]+/[\w.-]+$")
