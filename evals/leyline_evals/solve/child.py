@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from leyline_evals.solve.errors import EvalError
 from leyline_evals.solve.sandbox import Bounds
@@ -77,7 +77,7 @@ class Child:
         for thread in self._threads:
             thread.start()
 
-    def __enter__(self) -> Child:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -29,6 +29,9 @@ class DriverPlace(NamedTuple):
 
 
 DRIVERS = {
+    "debug-gym": DriverPlace(
+        "leyline_evals.debug_gym.command:debug_gym", "leyline_evals.debug_gym.driver:make"
+    ),
     "sums": DriverPlace("leyline_evals.solve.toy:sums", "leyline_evals.solve.toy:make"),
     "swe-bench": DriverPlace(
         "leyline_evals.swe_bench.command:swe_bench", "leyline_evals.swe_bench.driver:make"

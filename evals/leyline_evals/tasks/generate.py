@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 from leyline_agent.errors import LeylineError
 from leyline_evals.tasks.bugs import EASY, HARD, KINDS, Bug, bugs
-from leyline_evals.tasks.problem import PYTEST, Problem
+from leyline_evals.tasks.problem import PDB, PYTEST, Problem
 from leyline_evals.tasks.programs import Program, failures, programs
 
 __all__ = ["DIFFICULTIES", "generate"]
@@ -152,6 +152,7 @@ class _Planting:
             files=files,
             readonly=("tests/",),
             evaluate=f"{PYTEST} {self._level.options} tests",
+            debug=f"{PDB} tests",
             hidden=self._hidden,
             grade=f"{PYTEST} -q hidden",
             tests=sum(map(_count, self._hidden.values())),

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-__all__ = ["Problem"]
+__all__ = ["PDB", "PYTEST", "Problem"]
 
 PYTEST = "python -m pytest -p no:cacheprovider"
+# pytest has to leave the standard streams to the debugger.
+PDB = "python -m pdb -m pytest -p no:cacheprovider -q -s"
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,7 @@ class Problem:
         readonly: patterns, as in .gitignore, of what the agent may not change. Grading puts
             these files back.
         evaluate: the command behind the tool `eval`.
+        debug: the command behind the tool `pdb`.
         hidden: files that only grading adds, or puts in the place of others.
         grade: the command that decides: it exits with 0 when the problem is solved.
         tests: how many tests `grade` must have run; 0 when that is not known.
@@ -35,6 +38,7 @@ class Problem:
     files: Mapping[str, str]
     readonly: tuple[str, ...]
     evaluate: str
+    debug: str
     hidden: Mapping[str, str]
     grade: str
     tests: int = 0

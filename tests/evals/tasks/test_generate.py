@@ -14,7 +14,7 @@ from leyline_evals.tasks import DIFFICULTIES, Problem, generate
 from leyline_evals.tasks.bugs import EASY, HARD
 from leyline_evals.tasks.programs import failures, programs
 
-SEEDS = range(25)
+SEEDS = range(8)
 
 
 def visible(problem: Problem) -> list[str]:

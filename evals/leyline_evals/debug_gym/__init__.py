@@ -1,0 +1,1 @@
+"""`leyline eval debug-gym`: problems solved in the real debug-gym, in a sandbox."""
