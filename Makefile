@@ -16,6 +16,7 @@ help:
 	@echo "make demo    replay a recorded agent run with a real model; prints a table, writes a report"
 	@echo "make test    lint, types and the test suite"
 	@echo "make test-harnesses   drive each agent framework in an environment of its own (ONLY=name)"
+	@echo "make test-llama-cpp   compile llama.cpp (15 minutes, once) and test its adapter"
 	@echo "make test-vllm   the connector and the adapter against a real vLLM server on the CPU"
 	@echo "make check   lint and types only"
 	@echo "make notebooks   execute the notebooks on the embedded model"
@@ -45,6 +46,12 @@ test: check
 
 test-harnesses: setup
 	@$(BIN)/python scripts/test-harnesses $(ONLY)
+
+# pip keeps the wheel that it compiles; what tests compare with runs in the first environment.
+test-llama-cpp: setup
+	@scripts/setup-env .venvs/llama-cpp 3.11 -c constraints.txt -e '.[llama-cpp]' \
+		hypothesis jsonschema pytest pytest-asyncio
+	LEYLINE_REFERENCE_PYTHON=$(BIN)/python .venvs/llama-cpp/bin/pytest tests/llama_cpp
 
 test-vllm: setup
 	@$(BIN)/python scripts/test-vllm $(ARGS)

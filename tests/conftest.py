@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# These need an environment of their own: `make test-harnesses`, `make test-vllm`.
-collect_ignore = ["harnesses", "vllm"]
+# Each needs an environment of its own: `make test-harnesses`, `test-llama-cpp`, `test-vllm`.
+collect_ignore = ["harnesses", "llama_cpp", "vllm"]
 
 
 def pytest_configure(config: pytest.Config) -> None:

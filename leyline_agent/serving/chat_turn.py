@@ -9,7 +9,7 @@ from typing import Any
 from leyline_agent.adapter import Commit
 from leyline_agent.lowering import common_prefix
 from leyline_agent.message import Message
-from leyline_agent.receipt import Receipt
+from leyline_agent.receipt import Reason, Receipt
 from leyline_agent.serving.generate import Generated, Generation
 from leyline_agent.serving.host import Host
 from leyline_agent.serving.render import ChatRenderer
@@ -145,7 +145,10 @@ def tell(receipt: Receipt, turn: Turn, commit: Commit | TokenCommit | None) -> R
     edits = list(receipt.edits)
     for place, edit in reversed(turn.without):
         edits.insert(place, edit)
-    known: dict[str, Any] = {"reason": turn.reason, "detail": turn.detail, "edits": tuple(edits)}
+    detail = "; ".join(part for part in (turn.detail, receipt.detail) if part)
+    known: dict[str, Any] = {"detail": detail, "edits": tuple(edits)}
+    if turn.reason is not Reason.ASKED:  # what the plan met comes before what the engine did
+        known["reason"] = turn.reason
     if commit is not None:
         known["session"] = commit.session
         known["base_version"] = commit.base_version

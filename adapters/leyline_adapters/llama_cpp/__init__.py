@@ -1,0 +1,1 @@
+"""llama.cpp in this process, through llama-cpp-python's low-level API."""
