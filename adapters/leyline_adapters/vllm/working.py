@@ -122,8 +122,6 @@ class WorkerSide:
             log.warning("leyline: nothing will be spliced: %s", self.refusal.detail)
 
     def _learn(self, caches: Mapping[str, Any]) -> Refusal | None:
-        from vllm.model_executor.layers import rotary_embedding
-
         modules = self._config.compilation_config.static_forward_context
         self._block_size = self._config.cache_config.block_size
         known: dict[tuple[Any, ...], Layout] = {}
@@ -139,11 +137,18 @@ class WorkerSide:
             if kind not in known:
                 known[kind] = learn(cache, self._block_size, shape, write)
             self._layers.append(_Layer(cache, known[kind], write))
-        found = rotation(rotary_embedding._ROPE_DICT.values(), key_dim)
+        found = rotation(self.rotary_modules(), key_dim)
         if isinstance(found, Refusal):
             return found
         self._rope = found
         return None
+
+    def rotary_modules(self) -> Iterable[Any]:
+        """The rotary modules that vLLM has made in this process: the model's."""
+        from vllm.model_executor.layers import rotary_embedding
+
+        found: dict[Any, Any] = rotary_embedding._ROPE_DICT
+        return found.values()
 
     def run(self, loads: Iterable[Load]) -> None:
         """Carry out loads; one that fails is reported, and its request is prefilled."""

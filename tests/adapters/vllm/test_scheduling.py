@@ -116,7 +116,7 @@ def test_spliced_blocks_are_found_by_their_lineage_alone(scheduler: Scheduler, s
     found, _ = scheduler.run(request([*EDITED, 1, 9], going_on))
     assert (found.reused_exact, found.reused_spliced) == (10, 14)
     again, load = scheduler.run(request(EDITED, cut(source, 10, 17, 30)))
-    assert (again.reused_spliced, load) == (13, None) or load is not None
+    assert (again.reused_spliced, load) == (14, None)
 
 
 def test_chains_are_read_from_where_keys_were_written(scheduler: Scheduler, source: str) -> None:
@@ -192,7 +192,8 @@ def test_sources_that_are_gone_shorten_the_claim() -> None:
     scheduler.pool.give_back(blocks)
     edited, load = scheduler.run(request(EDITED, cut(told.handle, 10, 17, 30)))
     assert edited.reason == "evicted"
-    assert edited.prefilled == 25 - sum(c.length for c in load.copies) if load else 25
+    copied = sum(copy.length for copy in load.copies) if load else 0
+    assert edited.prefilled == 25 - copied >= 13
 
 
 def test_no_room_for_source_and_copy_is_a_prefill() -> None:
