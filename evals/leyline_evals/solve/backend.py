@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -15,7 +15,7 @@ from leyline_evals.solve.arms import Mechanism
 from leyline_evals.solve.episode import Call
 from leyline_evals.solve.errors import EvalError
 
-__all__ = ["BUNDLED", "SCRIPTED", "Backend", "Channel", "ModelConfig", "Price", "connect"]
+__all__ = ["BUNDLED", "SCRIPTED", "Backend", "Channel", "ModelConfig", "Price", "check", "connect"]
 
 SCRIPTED = "scripted"
 BUNDLED = "bundled"
@@ -79,10 +79,6 @@ class Channel:
 class Backend(Protocol):
     """Where models run. Thread-safe."""
 
-    def check(self, mechanism: Mechanism) -> None:
-        """Raise an EvalError where this mechanism cannot be had, with what to do."""
-        ...
-
     def open(self, mechanism: Mechanism, tenant: str, script: Sequence[Reply]) -> Channel:
         """A way to the model for one episode; no other tenant's cache serves it."""
         ...
@@ -96,21 +92,42 @@ def connect(model: ModelConfig, workers: int) -> AbstractContextManager[Backend]
     """The backend of a model, loaded; it is closed behind the block.
 
     Raises:
-        EvalError: the settings do not fit, or something is not installed.
+        EvalError: the settings do not fit.
         EngineError: the model cannot be fetched or served.
     """
-    if model.plain is not None and model.plain not in PLAIN_WAYS:
-        raise EvalError(f"--plain {model.plain}: one of {', '.join(PLAIN_WAYS)}")
-    if model.base_url is None and (model.adapter != "openai" or model.plain is not None):
-        raise EvalError("--adapter and --plain are for a server; name it with --base-url")
     if model.name == SCRIPTED and model.base_url is None:
         from leyline_evals.solve.scripted import Scripted
 
         return Scripted()
-    if model.name.partition("/")[0] == BUNDLED and model.base_url is None:
+    if is_bundled(model):
         from leyline_evals.solve.bundled import Bundled
 
         return Bundled.load(model, workers)
     from leyline_evals.solve.remote import Remote
 
     return Remote(model)
+
+
+def check(model: ModelConfig, mechanisms: Iterable[Mechanism]) -> None:
+    """That a model can be asked by these mechanisms; nothing is loaded or called.
+
+    Raises:
+        EvalError: the settings do not fit, or a mechanism cannot be had.
+        AdapterError: there is no such adapter.
+    """
+    if model.plain is not None and model.plain not in PLAIN_WAYS:
+        raise EvalError(f"--plain {model.plain}: one of {', '.join(PLAIN_WAYS)}")
+    if model.base_url is None and (model.adapter != "openai" or model.plain is not None):
+        raise EvalError("--adapter and --plain are for a server; name it with --base-url")
+    if is_bundled(model) or model.name == SCRIPTED:
+        return
+    from leyline_evals.solve.remote import Remote
+
+    remote = Remote(model)
+    for mechanism in mechanisms:
+        remote.check(mechanism)
+
+
+def is_bundled(model: ModelConfig) -> bool:
+    """Whether the engine in this process serves it."""
+    return model.name.partition("/")[0] == BUNDLED and model.base_url is None

@@ -62,9 +62,6 @@ class Bundled:
     ) -> None:
         """The engine goes with its last reference."""
 
-    def check(self, mechanism: Mechanism) -> None:
-        """The engine does what every mechanism asks; receipts tell where it could not."""
-
     def open(self, mechanism: Mechanism, tenant: str, script: Sequence[Reply]) -> Channel:
         """A tenant for the episode; without a prefix cache, one for each call."""
         if mechanism is Mechanism.PLAIN:

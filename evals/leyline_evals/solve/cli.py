@@ -114,9 +114,10 @@ def tasks(
 ) -> None:
     """The tasks of a run that an arm solves neither too often nor too seldom, one a line.
 
-    Example: `leyline eval debug-gym $(leyline eval tasks runs/pilot --between 0.15,0.7) ...`
+    Example: `leyline eval tasks runs/pilot --between 0.15,0.7`
 
-    For a pilot. Its own episodes must not count again: give the run after it another --first-seed.
+    For a pilot: what it prints are the TASKS of the run proper. The pilot's own episodes must not
+    count again, for they were chosen by chance: give that run another --first-seed.
     """
     from leyline_evals.solve.folder import RunFolder
     from leyline_evals.solve.picking import picked, rates_of

@@ -15,7 +15,7 @@ from rich.console import Console
 from leyline_agent._version import __version__
 from leyline_evals.solve import drivers, words
 from leyline_evals.solve.arms import SolveArm, arms_of, find, parse_mechanisms
-from leyline_evals.solve.backend import ModelConfig, Price, connect
+from leyline_evals.solve.backend import ModelConfig, Price, check, connect
 from leyline_evals.solve.config import DriverConfig, Registration, RunConfig, TaskConfig
 from leyline_evals.solve.driver import Driver, Limits
 from leyline_evals.solve.errors import EvalError
@@ -76,8 +76,8 @@ def run(driver: Driver, options: RunOptions) -> None:
         console.print(line)
     if options.dry_run:
         return
-    folder = _folder(config, options)
     seconds = None if options.for_ is None else seconds_of(options.for_, "--for")
+    folder = _folder(config, options)
     sat = sit(folder, driver, options.workers, seconds, retry_errors=options.retry_errors)
     _tell(folder, sat, console, options.json)
 
@@ -109,8 +109,6 @@ def sit(
         bar.say("loading")
         tasks = tasks_of(driver, folder)
         with connect(config.model, workers) as backend:
-            for arm in config.arms:
-                backend.check(arm.mechanism)
             number = len(folder.sittings()) + 1
             versions = {"leyline": __version__, **driver.versions(), **backend.versions()}
             folder.sit(
@@ -144,12 +142,14 @@ def config_of(driver: Driver, options: RunOptions) -> RunConfig:
     tasks = driver.tasks(options.selection or ())
     last = options.first_seed + options.seeds
     try:
+        model = _model(options)
+        check(model, [arm.mechanism for arm in arms])
         return RunConfig(
             driver=DriverConfig(name=driver.name, options=driver.options),
             tasks=tuple(TaskConfig.of(task) for task in tasks),
             arms=arms,
             seeds=tuple(range(options.first_seed, last)),
-            model=_model(options),
+            model=model,
             limits=_limits(options),
             registration=_registration(arms, len(tasks), options),
         )
@@ -200,19 +200,19 @@ def _registration(arms: Sequence[SolveArm], tasks: int, options: RunOptions) -> 
         names = [find(text.strip(), arms).name for text in _halves(options.primary)]
         if names[0] == names[1]:
             raise EvalError(f"--primary {options.primary!r}: two different arms")
-    from leyline_evals.solve.power import detectable
-
-    found = detectable(
-        tasks, options.seeds, rate=options.expect, icc=options.icc, alpha=options.alpha
-    )
-    return Registration(
+    asked = Registration(
         first=names[0],
         second=names[1],
         alpha=options.alpha,
         rate=options.expect,
         icc=options.icc,
-        detectable=None if found is None else round(found, 3),
     )
+    from leyline_evals.solve.power import detectable
+
+    found = detectable(
+        tasks, options.seeds, rate=options.expect, icc=options.icc, alpha=options.alpha
+    )
+    return asked.model_copy(update={"detectable": None if found is None else round(found, 3)})
 
 
 def _halves(text: str) -> list[str]:

@@ -23,6 +23,7 @@ class Bar:
     """
 
     def __init__(self, total: int, done: int) -> None:
+        console = Console(stderr=True)
         self._bar = rich.progress.Progress(
             rich.progress.SpinnerColumn(),
             rich.progress.TextColumn("{task.completed:.0f} of {task.total:.0f} episodes"),
@@ -31,8 +32,9 @@ class Bar:
             rich.progress.TimeElapsedColumn(),
             rich.progress.TextColumn("left"),
             rich.progress.TimeRemainingColumn(),
-            console=Console(stderr=True),
+            console=console,
             transient=True,
+            disable=not console.is_terminal,
         )
         self._task = self._bar.add_task("", total=total, completed=done)
         self._running: dict[Cell, int] = {}

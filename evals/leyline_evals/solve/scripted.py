@@ -34,9 +34,6 @@ class Scripted:
     ) -> None:
         """Nothing is held."""
 
-    def check(self, mechanism: Mechanism) -> None:
-        """It does what every mechanism asks."""
-
     def open(self, mechanism: Mechanism, tenant: str, script: Sequence[Reply]) -> Channel:
         """A model of its own for each episode."""
         model = DeterministicModel(*script, *[""] * 1000)
