@@ -23,11 +23,18 @@ from leyline_agent.errors import EngineError
 from leyline_agent.serving.kernels.dispatch import VARIABLE, choose
 from leyline_agent.serving.models import embedded
 
-__all__ = ["CHECKS", "Check", "Status"]
+__all__ = ["CHECKS", "ENGINES", "Check", "Status"]
 
 Status = Literal["ok", "warn", "fail"]
 
-_GROUPS = ("leyline.policies", "leyline.adapters", "leyline.harnesses", "leyline.commands")
+ENGINES = "leyline.engines"
+_GROUPS = (
+    "leyline.policies",
+    "leyline.adapters",
+    "leyline.harnesses",
+    "leyline.commands",
+    ENGINES,
+)
 _ASK = """
 import torch
 from leyline_agent.serving.kernels.dispatch import choose
@@ -124,6 +131,16 @@ def plugins() -> Iterator[Check]:
         yield Check(name="plugins", status="ok", detail=f"{len(points)} announced, all there")
 
 
+def engines() -> Iterator[Check]:
+    """Other engines that `leyline serve` can start."""
+    for point in importlib.metadata.entry_points(group=ENGINES):
+        try:
+            yield point.load().check()
+        except ImportError as error:
+            todo = "install what it needs, or remove the package that announces it"
+            yield Check(name=point.name, status="warn", detail=str(error), todo=todo)
+
+
 CHECKS: tuple[Callable[[], Iterator[Check]], ...] = (
     python,
     machine,
@@ -132,6 +149,7 @@ CHECKS: tuple[Callable[[], Iterator[Check]], ...] = (
     environment,
     storage,
     plugins,
+    engines,
 )
 
 

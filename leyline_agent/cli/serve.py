@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from pydantic import BaseModel
 
+from leyline_agent.cli.engines import Serving, find
 from leyline_agent.directive import Mode
 from leyline_agent.errors import LeylineError
 from leyline_agent.serving.models import embedded
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ServeReport", "command", "listen"]
 
+OWN = "leyline"
+_SHARED = {"arguments", "engine", "python", "only_print", "model", "name", "host", "port"}
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}
 
 
@@ -42,6 +45,19 @@ class ServeReport(BaseModel):
 
 
 def command(
+    context: typer.Context,
+    arguments: Annotated[
+        list[str] | None, typer.Argument(help="Behind --: another engine's own arguments.")
+    ] = None,
+    engine: Annotated[
+        str, typer.Option(help="leyline, or another engine that is told of edits: vllm.")
+    ] = OWN,
+    python: Annotated[
+        str, typer.Option("--python", help="The interpreter that has the other engine.")
+    ] = "",
+    only_print: Annotated[
+        bool, typer.Option("--print", help="Print another engine's command; do not run it.")
+    ] = False,
     model: Annotated[
         str, typer.Option("--model", "-m", help="A known name, a folder, a .gguf file or a hub id.")
     ] = embedded.DEFAULT,
@@ -87,7 +103,18 @@ def command(
 
     Nobody is asked for a password: a bearer token only tells tenants apart. Keep it on this
     machine, or behind a proxy that knows its users.
+
+    `leyline serve --engine vllm --model ./my-model -- --tensor-parallel-size 2` starts vLLM with
+    Leyline's connector; --model, --name, --host and --port mean the same there.
     """
+    if engine != OWN:
+        _check_shared(context)
+        asked = Serving(model, name, host, port, python, only_print, tuple(arguments or ()))
+        find(engine).serve(asked)
+        return
+    if arguments or python or only_print:
+        given = "arguments behind --" if arguments else "--python" if python else "--print"
+        raise LeylineError(f"{given} are for other engines; name one with --engine")
     with listen(host, port) as bound:
         service = _load(
             model,
@@ -96,6 +123,18 @@ def command(
         )
         report = _report(service, bound)
         _serve(service, bound, lambda: _announce(report, json))
+
+
+def _check_shared(context: typer.Context) -> None:
+    """Refuse options that only our own engine has."""
+    for parameter, value in context.params.items():
+        source = context.get_parameter_source(parameter)
+        if source is not None and source.name == "COMMANDLINE" and parameter not in _SHARED:
+            flag = "--" + parameter.replace("_", "-")
+            raise LeylineError(
+                f"{flag} {value} is an option of our own engine; give another engine's own options "
+                "behind --"
+            )
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -23,7 +23,14 @@ from leyline_agent.serving.models.mla import cache_latents
 from leyline_agent.serving.models.probe import ModelFacts, probe, text_config
 from leyline_agent.serving.models.selfcheck import check_seam
 
-__all__ = ["LoadedModel", "load_model", "load_tokenizer", "pick_device", "pick_dtype"]
+__all__ = [
+    "LoadedModel",
+    "load_model",
+    "load_tokenizer",
+    "pick_device",
+    "pick_dtype",
+    "unpacked",
+]
 
 logger = logging.getLogger("leyline.serving")
 
@@ -170,6 +177,20 @@ def _is_gguf(source: str | Path) -> bool:
     if path.suffix == ".gguf":
         raise UnsupportedModel(f"{path} does not exist")
     return False
+
+
+def unpacked(source: str | Path, dtype: str = "bfloat16") -> str | Path:
+    """A model as engines take it that read no GGUF: such a file as a folder, others as they are.
+
+    Raises:
+        UnsupportedModel: a damaged or missing file, or a dtype that is none.
+    """
+    if not _is_gguf(source):
+        return source
+    folder = _dense_folder(Path(source).expanduser(), dtype)
+    if not folder.is_dir():
+        _dense(source, pick_dtype(dtype, torch.device("cpu")))
+    return folder
 
 
 def _dense(path: str | Path, dtype: torch.dtype) -> tuple[Any, Any]:
