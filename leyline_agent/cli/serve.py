@@ -90,6 +90,10 @@ def command(
     repair_window: Annotated[
         int, typer.Option(min=0, help="Tokens REPAIR computes again at each edit's boundary.")
     ] = 16,
+    fidelity_report: Annotated[
+        Path | None,
+        typer.Option(help="A report of leyline fidelity on this model, whose floor is obeyed."),
+    ] = None,
     json: Annotated[
         bool, typer.Option("--json", help="Print one line of JSON for machines when ready.")
     ] = False,
@@ -119,7 +123,9 @@ def command(
         service = _load(
             model,
             name,
-            lambda: _config(kv_gib, dtype, device, max_batch, chunk, mode_floor, repair_window),
+            lambda: _config(
+                kv_gib, dtype, device, max_batch, chunk, mode_floor, repair_window, fidelity_report
+            ),
         )
         report = _report(service, bound)
         _serve(service, bound, lambda: _announce(report, json))
@@ -200,7 +206,14 @@ def _name(model: str) -> str:
 
 
 def _config(
-    kv_gib: float, dtype: str, device: str, max_batch: int, chunk: int, floor: Mode, window: int
+    kv_gib: float,
+    dtype: str,
+    device: str,
+    max_batch: int,
+    chunk: int,
+    floor: Mode,
+    window: int,
+    fidelity_report: Path | None,
 ) -> EngineConfig:
     from leyline_agent.serving.engine import EngineConfig
     from leyline_agent.serving.modes import ModeRules
@@ -214,6 +227,7 @@ def _config(
         chunk=chunk,
         rules=ModeRules(floor=floor),
         repair=RepairConfig(window=window),
+        fidelity_report=fidelity_report,
     )
 
 

@@ -22,8 +22,10 @@ from typing import Any, TypeVar
 
 import torch
 
+from leyline_agent.directive import strongest
 from leyline_agent.errors import InvalidRequest, OutOfSlots
 from leyline_agent.serving.executor import CountingExecutor, Executor, TorchExecutor
+from leyline_agent.serving.fidelity import fitness
 from leyline_agent.serving.host import Host
 from leyline_agent.serving.kernels.dispatch import choose, make_backend
 from leyline_agent.serving.kernels.torch_backend import MAX_SEGMENTS
@@ -63,6 +65,7 @@ class EngineConfig:
         max_segments: above this many segments a sequence gets a working copy.
         rules: what may strengthen a mode.
         repair: budgets of REPAIR.
+        fidelity_report: a report of `leyline fidelity` on this model, whose floor is obeyed.
     """
 
     kv_bytes: int = 2 << 30
@@ -73,6 +76,7 @@ class EngineConfig:
     max_segments: int = MAX_SEGMENTS
     rules: ModeRules = ModeRules()
     repair: RepairConfig = RepairConfig()
+    fidelity_report: str | Path | None = None
 
 
 class Engine(Host):
@@ -115,8 +119,13 @@ class Engine(Host):
 
     @classmethod
     def of(cls, model: LoadedModel, config: EngineConfig | None = None) -> Engine:
-        """An engine for a loaded model."""
-        config = _with_delimiters(config or EngineConfig(), model)
+        """An engine for a loaded model.
+
+        Raises:
+            EngineError: the fidelity report is none, or of another model or repair set.
+        """
+        config = _obeying(config or EngineConfig(), model)
+        config = _with_delimiters(config, model)
         facts = model.facts
         size = bytes_per_token(facts.layers, model.dtype)
         copies = 0
@@ -257,6 +266,15 @@ class Engine(Host):
         )
         microseconds = (time.perf_counter() - started) * 1e6
         return done, microseconds
+
+
+def _obeying(config: EngineConfig, model: LoadedModel) -> EngineConfig:
+    """With the floor of the fidelity report, where one is named."""
+    if config.fidelity_report is None:
+        return config
+    floor = fitness(config.fidelity_report, model, config.repair).floor
+    rules = replace(config.rules, fidelity_floor=strongest(floor, config.rules.fidelity_floor))
+    return replace(config, rules=rules)
 
 
 def _with_delimiters(config: EngineConfig, model: LoadedModel) -> EngineConfig:

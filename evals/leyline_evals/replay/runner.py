@@ -178,7 +178,7 @@ class _Replay:
 def machine(engines: Engines | None, load: float | None) -> Machine:
     """What a replay runs on; `load` is the machine's when it began."""
     return Machine(
-        cpu=_cpu(),
+        cpu=cpu_name(),
         cores=os.cpu_count() or 1,
         threads=torch.get_num_threads(),
         dtype=engines.dtype if engines else "",
@@ -186,7 +186,7 @@ def machine(engines: Engines | None, load: float | None) -> Machine:
     )
 
 
-def _cpu() -> str:
+def cpu_name() -> str:
     """The processor's name, as the system tells it."""
     info = Path("/proc/cpuinfo")
     if info.exists():

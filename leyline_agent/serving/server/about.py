@@ -68,6 +68,7 @@ def _model(service: ChatService) -> dict[str, Any]:
     engine = _engine(service)
     facts, config = engine.facts, engine.config
     model = engine.model
+    fidelity = config.rules.fidelity_floor
     return {
         "id": service.name,
         "object": "model",
@@ -79,6 +80,7 @@ def _model(service: ChatService) -> dict[str, Any]:
             "dtype": str(model.dtype).removeprefix("torch.") if model else None,
             "modes": _modes(engine),
             "mode_floor": config.rules.floor.value,
+            "fidelity_floor": fidelity.value if fidelity else None,
             "repair": {k: v for k, v in asdict(config.repair).items() if isinstance(v, int)},
             "tools": "native" if service.chat.tools_native else "fallback",
             "splice": {
