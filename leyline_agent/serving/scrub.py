@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,23 +9,21 @@ import numpy as np
 
 from leyline_agent.directive import Mode
 from leyline_agent.message import Message
+from leyline_agent.quoting import quoting_messages
 from leyline_agent.receipt import EditReceipt, Reason, Receipt
 from leyline_agent.serving.kv.sequence import CachedSequence
 from leyline_agent.serving.kv.slots import Extent
 from leyline_agent.serving.sessions import EngineSession
-from leyline_agent.serving.turns import Turn, readable
+from leyline_agent.serving.turns import Turn
 from leyline_agent.serving.work import Cached
 
 if TYPE_CHECKING:
     from leyline_agent.serving.engine import Engine
     from leyline_agent.serving.host import Host
 
-__all__ = ["quoting_messages", "redact", "scrub"]
+__all__ = ["redact", "scrub"]
 
 Mask = np.ndarray[tuple[int], np.dtype[np.bool_]]
-
-_MIN_LINE = 16
-_MIN_WORD = 8
 
 
 def redact(
@@ -85,22 +82,6 @@ def scrub(engine: Engine, session: EngineSession, keep: CachedSequence) -> int:
     used_before = (pool.references == 0) & (pool.epochs > 0)
     engine.executor.zero(_runs(used_before))
     return int((tainted & (pool.references > 0)).sum())
-
-
-def quoting_messages(removed: str, view: Sequence[Message]) -> tuple[int, ...]:
-    """Indices of messages in `view` that repeat a long line, or a long word with a digit, of it."""
-    lines = {line.strip() for line in removed.splitlines() if len(line.strip()) >= _MIN_LINE}
-    words = {w for w in re.findall(r"[\w-]+", removed) if len(w) >= _MIN_WORD and _telling(w)}
-    needles = lines | words
-    return tuple(
-        index
-        for index, message in enumerate(view)
-        if any(needle in readable(message) for needle in needles)
-    )
-
-
-def _telling(word: str) -> bool:
-    return any(c.isdigit() for c in word)
 
 
 def _mask(num_slots: int, extents: Iterable[Extent]) -> Mask:

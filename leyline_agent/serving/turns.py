@@ -8,10 +8,10 @@ from typing import Any
 
 from leyline_agent.adapter import Commit
 from leyline_agent.directive import Directive, Mode, apply
-from leyline_agent.edit import Edit
 from leyline_agent.errors import InvalidRequest
 from leyline_agent.lowering import Lowered, Lowering, common_prefix
-from leyline_agent.message import Message, digest, text, view_digest
+from leyline_agent.message import Message, digest, view_digest
+from leyline_agent.quoting import redacted_text
 from leyline_agent.receipt import EditReceipt, Reason
 from leyline_agent.serving.prompt import Prompt
 from leyline_agent.serving.render import ChatRenderer, SessionRenderer
@@ -19,7 +19,7 @@ from leyline_agent.serving.sessions import EngineSession, Version
 from leyline_agent.serving.wire import TokenCommit
 from leyline_agent.undoing import Held, Undone, Unseen, lower_commit
 
-__all__ = ["Turn", "as_items", "plan_ahead", "plan_chat", "plan_tokens", "readable"]
+__all__ = ["Turn", "as_items", "plan_ahead", "plan_chat", "plan_tokens"]
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ class _Edited:
         return Turn(
             prompt,
             detail="; ".join(one.told(self.base) for one in self.undone.unseen),
-            removed=_redacted(self.undone.view, edits),
+            removed=redacted_text(self.undone.view, edits),
             without=tuple((at, receipt) for at, _, receipt in without),
             redacting=frozenset(index for index, redact in enumerate(redacts) if redact),
         )
@@ -164,7 +164,7 @@ def _unlowered(
         _claimed(plain, base, ()),
         reason=Reason.INVALID_EDIT,
         detail=f"the view before the edits cannot be rendered: {error}",
-        removed=_redacted(undone.view, undone.edits),
+        removed=redacted_text(undone.view, undone.edits),
         without=tuple((0, one.receipt) for one in receipts),
         redacting=frozenset(redacts),
     )
@@ -254,22 +254,6 @@ def _truncated(items: Sequence[Lowered], agreed: int, length: int) -> tuple[Lowe
         result.append(item)
     rest = Directive(min(agreed - shift, stop), length, (), Mode.FORGET)
     return (*result, Lowered(rest, (), Mode.FORGET, Reason.UNDECLARED))
-
-
-def readable(message: Message) -> str:
-    """All the text of a message, the arguments of its calls included."""
-    functions = [call.get("function") or {} for call in message.get("tool_calls") or ()]
-    functions.append(message.get("function_call") or {})
-    return "\n".join([text(message), *(str(f.get("arguments") or "") for f in functions)])
-
-
-def _redacted(unedited: Sequence[Message], edits: Sequence[Edit]) -> str:
-    return "\n".join(
-        readable(message)
-        for edit in edits
-        if edit.redact
-        for message in unedited[edit.start : edit.end]
-    )
 
 
 def _retry(again: Version, plain: Prompt) -> Turn:

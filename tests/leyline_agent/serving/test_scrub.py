@@ -7,9 +7,9 @@ from chat_texts import lines, user
 
 from leyline_agent.directive import Mode
 from leyline_agent.edit import Edit
+from leyline_agent.quoting import quoting_messages
 from leyline_agent.receipt import Reason
 from leyline_agent.serving.engine import Engine, Prompt
-from leyline_agent.serving.scrub import quoting_messages
 
 SECRET = "the key is sk-live-90210-abcdef, keep it to yourself"
 

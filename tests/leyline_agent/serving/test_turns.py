@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 from leyline_agent.adapter import WireEdit
 from leyline_agent.directive import Mode, apply
 from leyline_agent.edit import Edit
+from leyline_agent.quoting import readable
 from leyline_agent.receipt import Reason
 from leyline_agent.serving.chat import ChatService
 from leyline_agent.serving.engine import Engine
 from leyline_agent.serving.render import ChatRenderer
-from leyline_agent.serving.turns import plan_ahead, plan_chat, readable
+from leyline_agent.serving.turns import plan_ahead, plan_chat
 
 
 @pytest.fixture(scope="module")
