@@ -52,8 +52,8 @@ class Grading(Protocol):
 
     predictions: str
 
-    def grade(self, selection: Sequence[str], out: Path | None, workers: int) -> int:
-        """Grade them; the exit status."""
+    def grade(self, selection: Sequence[str], out: Path | None, workers: int, json: bool) -> int:
+        """Grade them and tell, with `json` as JSON; the exit status."""
         ...
 
 
@@ -69,7 +69,8 @@ class Finishing(Protocol):
 def run(driver: Driver, options: RunOptions) -> None:
     """Run a benchmark, or go on with it where `--out` holds this very run."""
     if isinstance(driver, Grading) and driver.predictions:
-        raise typer.Exit(driver.grade(options.selection or (), options.out, options.workers))
+        chosen = options.selection or ()
+        raise typer.Exit(driver.grade(chosen, options.out, options.workers, options.json))
     console = Console(stderr=options.json, highlight=False, soft_wrap=True, markup=False)
     config = config_of(driver, options)
     for line in words.plan(config):

@@ -178,8 +178,8 @@ class Bench:
 
     def report(
         self, instances: Sequence[Instance], predictions: dict[str, Any], folder: Path
-    ) -> dict[str, Any]:
-        """Swebench's report of what was graded in a folder; its file is in the folder too."""
+    ) -> str:
+        """Have swebench report what was graded in a folder; the report's file there."""
         rows = [instance.row() for instance in instances]
         with self._children.one() as child:
             made = done(
@@ -190,8 +190,7 @@ class Bench:
                 predictions=predictions,
                 folder=str(folder),
             )
-        found: dict[str, Any] = made["report"]
-        return found
+        return str(made["file"])
 
     def _hello(self, child: Child) -> dict[str, Any]:
         if self._known is None:

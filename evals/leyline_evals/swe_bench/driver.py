@@ -144,16 +144,20 @@ class SweBench:
             grade = Grade(False, "the patch is empty")
         return _outcome(grade, solved)
 
-    def grade(self, selection: Sequence[str], out: Path | None, workers: int) -> int:
+    def grade(
+        self, selection: Sequence[str], out: Path | None, workers: int, json: bool = False
+    ) -> int:
         """Grade `predictions` into a folder, and tell; the exit status. No model is asked."""
-        from leyline_evals.swe_bench.predictions import grade
+        from leyline_evals.swe_bench.predictions import grade, tell
 
         if out is None:
             raise EvalError("--out is missing: the folder for preds.json, logs and the report")
         try:
-            return grade(self, selection, out, workers)
+            graded = grade(self, selection, out, workers)
         finally:
             self.close()
+        tell(graded, json)
+        return int(graded.not_graded > 0)
 
     def finish(self, run: RunFolder) -> None:
         """Put the episodes' predictions together: `predictions/ARM/SEED/preds.json`."""

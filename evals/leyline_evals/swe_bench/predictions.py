@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from pydantic import BaseModel
 from rich.console import Console
 from rich.table import Table
 
@@ -20,7 +22,7 @@ from leyline_evals.swe_bench.instances import Instance
 if TYPE_CHECKING:
     from leyline_evals.swe_bench.driver import SweBench
 
-__all__ = ["collect", "grade", "predicted"]
+__all__ = ["GradedPatch", "Grades", "collect", "grade", "predicted", "tell"]
 
 Prediction = dict[str, Any]
 
@@ -52,29 +54,86 @@ def predicted(name: str, instances: Sequence[Instance]) -> dict[str, Prediction]
     return {one: found[one] for one in ids if one in found}
 
 
-def grade(driver: SweBench, selection: Sequence[str], out: Path, workers: int) -> int:
-    """Grade a driver's predictions into a folder: `preds.json`, swebench's logs and its report.
+class GradedPatch(BaseModel):
+    """What became of one prediction; `detail` says why it is not resolved."""
 
-    Returns:
-        The exit status: 1 when one could not be graded.
+    instance: str
+    ended: Literal["resolved", "unresolved", "not_graded"]
+    detail: str = ""
+
+
+class Grades(BaseModel):
+    """What became of predictions: `leyline eval swe-bench --predictions NAME --json`.
+
+    Attributes:
+        folder: where preds.json, the logs and swebench's report are.
+        report: that report's file.
+        total: instances, those without a prediction included.
+        empty: predictions that change nothing.
     """
+
+    format: Literal["leyline-swe-bench-grades"] = "leyline-swe-bench-grades"
+    version: Literal[1] = 1
+    folder: str
+    report: str
+    total: int
+    resolved: int
+    unresolved: int
+    not_graded: int
+    empty: int
+    patches: list[GradedPatch]
+
+
+def grade(driver: SweBench, selection: Sequence[str], out: Path, workers: int) -> Grades:
+    """Grade a driver's predictions into a folder: `preds.json`, swebench's logs and its report."""
     instances = driver.instances(selection)
     predictions = predicted(driver.predictions, instances)
+    out = out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     (out / "preds.json").write_text(json.dumps(predictions, indent=1) + "\n", encoding="utf-8")
     chosen = [one for one in instances if one.instance_id in predictions]
 
-    def graded(instance: Instance) -> Grade:
+    def graded(instance: Instance) -> GradedPatch:
+        name = instance.instance_id
         try:
-            return driver.bench.grade(instance, predictions[instance.instance_id], out)
+            found = driver.bench.grade(instance, predictions[name], out)
         except EvalError as error:
-            return Grade(False, str(error), is_broken=True)
+            found = Grade(False, str(error), is_broken=True)
+        if found.is_broken:
+            return GradedPatch(instance=name, ended="not_graded", detail=found.detail)
+        ended: Literal["resolved", "unresolved"] = "resolved" if found.resolved else "unresolved"
+        return GradedPatch(instance=name, ended=ended, detail=found.detail)
 
     with ThreadPoolExecutor(workers) as pool:
-        grades = list(pool.map(graded, chosen))
-    report = driver.bench.report(instances, predictions, out)
-    _tell({one.instance_id: g for one, g in zip(chosen, grades, strict=True)}, report, out)
-    return int(any(grade.is_broken for grade in grades))
+        patches = list(pool.map(graded, chosen))
+    counted = Counter(patch.ended for patch in patches)
+    return Grades(
+        folder=str(out),
+        report=str(out / driver.bench.report(instances, predictions, out)),
+        total=len(instances),
+        resolved=counted["resolved"],
+        unresolved=counted["unresolved"],
+        not_graded=counted["not_graded"],
+        empty=sum(not one["model_patch"].strip() for one in predictions.values()),
+        patches=patches,
+    )
+
+
+def tell(grades: Grades, as_json: bool) -> None:
+    """Print grades: a table, or JSON alone."""
+    if as_json:
+        print(grades.model_dump_json(indent=2))
+        return
+    table = Table("instance", "graded", "why", box=None)
+    for patch in grades.patches:
+        table.add_row(patch.instance, patch.ended.replace("_", " "), patch.detail)
+    console = Console(highlight=False)
+    console.print(table)
+    console.print(
+        f"\n{grades.resolved} of {grades.total} resolved; {grades.empty} patches are empty. "
+        f"swebench's report is {grades.report}; its logs and preds.json are beside it.",
+        soft_wrap=True,
+    )
 
 
 def collect(run: RunFolder) -> None:
@@ -94,21 +153,6 @@ def collect(run: RunFolder) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps(predictions, indent=1) + "\n"
         (folder / "preds.json").write_text(text, encoding="utf-8")
-
-
-def _tell(grades: Mapping[str, Grade], report: Mapping[str, Any], out: Path) -> None:
-    table = Table("instance", "graded", "why", box=None)
-    for name, grade in grades.items():
-        told = "not graded" if grade.is_broken else "resolved" if grade.resolved else "unresolved"
-        table.add_row(name, told, grade.detail)
-    console = Console(highlight=False)
-    console.print(table)
-    console.print(
-        f"\n{sum(g.resolved for g in grades.values())} of {report['total_instances']} resolved; "
-        f"{report['empty_patch_instances']} patches are empty. swebench's report, logs and "
-        f"preds.json are in {out}",
-        soft_wrap=True,
-    )
 
 
 def _prediction(instance: str, model: str, patch: str) -> Prediction:

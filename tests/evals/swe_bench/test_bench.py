@@ -26,7 +26,7 @@ from leyline_evals.swe_bench import bench as bench_module
 from leyline_evals.swe_bench import places
 from leyline_evals.swe_bench.driver import SweBench
 from leyline_evals.swe_bench.instances import Instance
-from leyline_evals.swe_bench.predictions import grade
+from leyline_evals.swe_bench.predictions import Grades
 
 pytestmark = pytest.mark.slow
 
@@ -246,7 +246,10 @@ def test_a_place_that_is_not_there_is_told_before_anything_runs(
 
 
 def test_grading_tells_what_could_not_be_graded(
-    drivers: Drivers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    drivers: Drivers,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     driver = drivers(predictions="gold")
 
@@ -254,4 +257,8 @@ def test_grading_tells_what_could_not_be_graded(
         raise EvalError("no space left on device")
 
     monkeypatch.setattr(driver.bench, "grade", broken)
-    assert grade(driver, ["leyline__shelf-2"], tmp_path, 1) == 1
+    assert driver.grade(["leyline__shelf-2"], tmp_path, 1, json=True) == 1
+    told = Grades.model_validate_json(capsys.readouterr().out)
+    assert (told.not_graded, told.total) == (1, 1)
+    assert told.patches[0].detail == "no space left on device"
+    assert Path(told.report).is_file()
