@@ -363,3 +363,21 @@ def test_a_stage_costs_more_than_a_short_suffix(fake: FakeVllm) -> None:
         assert receipt.edits[0].mode_used is Mode.FORGET
         assert receipt.edits[0].reason is Reason.COST_GATE
         assert receipt.reused_spliced == 0
+
+
+def test_a_redaction_gives_up_all_that_saw_the_text_and_names_quotations(
+    fake: FakeVllm, adapter: VllmAdapter
+) -> None:
+    chat = talk(adapter)
+    secret = "password-12345678"
+    chat.messages[2]["content"] += " " + secret
+    chat.turn()
+    chat.turn(f"Use {secret} again.")
+    held = set(fake.sources)
+    receipt = chat.turn("Go on.", edit=chat.stub(2, Mode.AMORTIZE, redact=True))
+    (edit,) = receipt.edits
+    assert (edit.mode_used, edit.reason) == (Mode.FORGET, Reason.REDACTED)
+    assert edit.retained == edit.end - edit.start
+    assert [chat.view[index]["content"] for index in edit.quoted_in] == [f"Use {secret} again."]
+    assert held & set(fake.sources) == set()
+    assert chat.turn("Go on.").compute < 10

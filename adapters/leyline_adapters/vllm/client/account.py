@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from leyline_adapters.vllm.client.planning import Plan, Stage, kept_behind
 from leyline_adapters.vllm.client.turn import Turn
 from leyline_adapters.vllm.wire import Told
 from leyline_agent.directive import Mode
+from leyline_agent.quoting import quoting_messages
 from leyline_agent.receipt import EditReceipt, Reason, Receipt
 
 __all__ = ["Answered", "receipt"]
@@ -101,7 +103,27 @@ def _edits(
     if len(spliced) == 1:  # then it took all of the time
         took = {"microseconds": sum(each.told.splice_us for each in answered)}
         told[spliced[0]] = told[spliced[0]].model_copy(update=took)
-    return tuple(told)
+    return _redacted(turn, told)
+
+
+def _redacted(turn: Turn, told: Sequence[EditReceipt]) -> tuple[EditReceipt, ...]:
+    """With what redactions left behind: vLLM does not overwrite the KV that is given up."""
+    if not turn.redacts:
+        return tuple(told)
+    known: dict[str, Any] = {
+        "mode_used": Mode.FORGET,
+        "reason": Reason.REDACTED,
+        "quoted_in": quoting_messages(turn.removed, turn.messages or ()),
+    }
+    edits = [
+        each.model_copy(update={**known, "retained": each.end - each.start})
+        if index in turn.redacting
+        else each
+        for index, each in enumerate(told)
+    ]
+    if not turn.redacting:  # nothing of it was held of this version
+        edits.append(EditReceipt(mode_asked=Mode.FORGET, **known))
+    return tuple(edits)
 
 
 def _told(
@@ -113,7 +135,6 @@ def _told(
     if mode is not Mode.FORGET:
         for kind, start, end in _again_behind(turn.plan, index):
             again[kind] = again.get(kind, 0) + _common(computed, (start, end))
-    redacted = turn.redacts and mode is Mode.FORGET and item.edits
     return EditReceipt(
         id=f"{turn.commit.version}.{index}",
         start=directive.start,
@@ -124,7 +145,6 @@ def _told(
         reason=reason,
         suffix=0 if mode is Mode.FORGET else kept_behind(turn.plan.items, index, turn.previous),
         recomputed=again,
-        retained=directive.end - directive.start if redacted else 0,
         policy=turn.policies[index],
     )
 

@@ -61,8 +61,8 @@ def committed(asking: Asking, told: Told, answer: Mapping[str, Any]) -> Receipt:
     asking.done = True
     with session.lock:
         session.release(*(handle for handle in asking.handles() if handle != told.handle))
-        if turn.redacts:  # nothing that saw the text is built on again
-            session.drop()
+        if turn.redacts:  # nothing that saw the text is built on again; it was given up already
+            session.versions.clear()
         session.add(version)
         if messages is not None:
             session.replies.retain([m for v in session.versions.values() for m in v.messages or ()])

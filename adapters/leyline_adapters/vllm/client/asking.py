@@ -128,9 +128,11 @@ class Asking:
         if handle:
             reused = stage.reused
             claims += [Claim(source=handle, start=r.start, end=r.end, at=r.at) for r in reused]
-        if not self._released:
-            with self.session.lock:
+        with self.session.lock:
+            if not self._released:
                 self._released = self.session.take_released()
+            if self.turn.redacts and stage.end == len(self.turn.tokens):
+                self._released += self.session.handles()  # given up when this one is admitted
         return Ask(
             session=self.session.id,
             base=lineage,

@@ -117,9 +117,13 @@ class Session:
             _, oldest = self.versions.popitem(last=False)
             self.release(oldest.handle)
 
+    def handles(self) -> tuple[str, ...]:
+        """Those of every version."""
+        return tuple(version.handle for version in self.versions.values() if version.handle)
+
     def drop(self) -> None:
         """Give up every version."""
-        self.release(*(version.handle for version in self.versions.values()))
+        self.release(*self.handles())
         self.versions.clear()
 
     def release(self, *handles: str) -> None:

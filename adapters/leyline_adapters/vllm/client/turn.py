@@ -13,6 +13,7 @@ from leyline_agent.adapter import Commit
 from leyline_agent.directive import Directive, Mode, apply
 from leyline_agent.lowering import Lowered, common_prefix
 from leyline_agent.message import Message, digest, view_digest
+from leyline_agent.quoting import redacted_text
 from leyline_agent.receipt import EditReceipt, Reason
 from leyline_agent.undoing import Held, Undone, lower_commit
 
@@ -33,6 +34,8 @@ class Turn:
         plan: how the prompt comes about.
         policies: of each of the plan's items, whose edit it is.
         redacts: whether an edit redacts.
+        redacting: which receipts are of edits that redact, those without a directive counted in.
+        removed: the text that redacting edits took away.
         without: receipts of edits that became no directive, each with the number of directives
             of edits before it.
         reason, detail: why the turn is not carried out as asked; ASKED when it is.
@@ -47,6 +50,8 @@ class Turn:
     plan: Plan
     policies: Sequence[str] = ()
     redacts: bool = False
+    redacting: frozenset[int] = frozenset()
+    removed: str = ""
     without: Sequence[tuple[int, EditReceipt]] = ()
     reason: Reason = Reason.ASKED
     detail: str = ""
@@ -132,7 +137,8 @@ def _plain(
     limits: Limits,
 ) -> Turn:
     made = plan(0, (), len(tokens), limits)
-    return Turn(commit, tokens, before, messages, tools, None, made)
+    redacts = any(edit.redact for edit in commit.edits)
+    return Turn(commit, tokens, before, messages, tools, None, made, redacts=redacts)
 
 
 def _known(session: Session, commit: Commit) -> Version | None:
@@ -175,14 +181,18 @@ def _edited(plain: Turn, base: Version, renderer: SessionRenderer, limits: Limit
         next((undone.edits[i].policy for i in item.edits if undone.edits[i].policy), "")
         for item in lowering.items
     ]
-    without = [(at, receipt) for at, _, receipt in undone.without(lowering)]
+    without = undone.without(lowering)
+    redacts = [any(undone.edits[i].redact for i in item.edits) for item in lowering.items]
+    for at, redact, _ in reversed(without):
+        redacts.insert(at, redact)
     return replace(
         plain,
         tokens=lowering.tokens,
         base=base,
         plan=made,
         policies=names,
-        redacts=any(edit.redact for edit in plain.commit.edits),
-        without=without,
+        redacting=frozenset(index for index, redact in enumerate(redacts) if redact),
+        removed=redacted_text(undone.view, undone.edits),
+        without=[(at, receipt) for at, _, receipt in without],
         detail="; ".join(one.told(held) for one in undone.unseen),
     )
