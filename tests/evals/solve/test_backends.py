@@ -1,0 +1,231 @@
+"""Where models run: the engine in this process, a `leyline serve`, OpenAI-compatible servers."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from leyline_agent.session import Session
+from leyline_agent.testing import DeterministicModel
+from leyline_agent.testing.model import chunks
+from leyline_evals.solve.arms import Mechanism, SolveArm
+from leyline_evals.solve.backend import Backend, ModelConfig, check
+from leyline_evals.solve.driver import Limits, StepRecord
+from leyline_evals.solve.episode import EpisodeModel
+from leyline_evals.solve.errors import EvalError, LimitReached, ModelFailed
+from leyline_evals.solve.remote import Remote
+from leyline_evals.solve.scripted import Scripted
+
+if TYPE_CHECKING:
+    from leyline_agent.serving.engine import Engine
+
+# litellm's own, of pydantic and of event loops.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+
+POLICY = "truncate_older_than:n=1,max_chars=50"
+
+
+def episode(
+    backend: Backend,
+    mechanism: Mechanism,
+    tenant: str,
+    script: Sequence[str] = (),
+    num_lines: int = 12,
+) -> list[StepRecord]:
+    """The steps of an agent that reads long outputs."""
+    channel = backend.open(mechanism, tenant, script)
+    arm = SolveArm(policy=POLICY, mechanism=mechanism)
+    session = Session(arm.policies(), channel.adapter, observations="user")
+    limits = Limits(reply_tokens=40, repeats=0)
+    model = EpisodeModel(session, channel.call, limits, {"seed": 1, "temperature": 0.0})
+    messages: list[Any] = [{"role": "user", "content": "Say what the files hold."}]
+    steps = []
+    try:
+        for number in range(3):
+            messages.append(model(messages))
+            steps.append(model.step("read"))
+            output = f"file {number}: " + "".join(
+                f"line {n} of {number}\n" for n in range(num_lines)
+            )
+            messages.append({"role": "user", "content": output})
+    finally:
+        channel.close()
+    return steps
+
+
+def check_mechanisms(found: dict[Mechanism, list[StepRecord]]) -> None:
+    """That every mechanism did what it is called after, on the same prompts."""
+    for steps in found.values():
+        for step in steps:
+            assert step.exact + step.spliced + step.recomputed + step.prefilled == step.prompt
+    plain, cached = found[Mechanism.PLAIN], found[Mechanism.PREFIX_CACHE]
+    assert all(step.exact == step.spliced == 0 for step in plain)
+    assert all(step.exact for step in cached[1:])
+    for name in (Mechanism.PREFIX_CACHE, Mechanism.FORGET):
+        assert not any(step.spliced for step in found[name])
+    assert sum(step.spliced for step in found[Mechanism.AMORTIZE]) > 0
+    assert sum(step.recomputed for step in found[Mechanism.REPAIR]) > 0
+    computed = {
+        name: sum(step.recomputed + step.prefilled for step in steps)
+        for name, steps in found.items()
+    }
+    assert computed[Mechanism.AMORTIZE] < computed[Mechanism.FORGET] < computed[Mechanism.PLAIN]
+
+
+def test_the_bundled_engine_does_every_mechanism_at_once_and_keeps_nothing(
+    tiny_engine: Engine,
+) -> None:
+    from leyline_evals.solve.bundled import Bundled
+
+    with Bundled(tiny_engine, "tiny") as backend:
+        with ThreadPoolExecutor(5) as pool:
+            played = pool.map(lambda name: episode(backend, name, f"run/{name.value}"), Mechanism)
+            found = dict(zip(Mechanism, played, strict=True))
+        assert {"torch", "dtype", "model"} <= backend.versions().keys()
+    check_mechanisms(found)
+    assert all(step.ttft_ms for steps in found.values() for step in steps)
+    assert tiny_engine.forest.num_tokens == 0
+    assert tiny_engine.pool.num_used == 0
+
+
+def test_no_episode_profits_from_another(tiny_engine: Engine) -> None:
+    from leyline_evals.solve.bundled import Bundled
+
+    with Bundled(tiny_engine, "tiny") as backend:
+        first = backend.open(Mechanism.PREFIX_CACHE, "one", ())
+        messages = [{"role": "user", "content": "the same beginning " * 5}]
+        asked = {"messages": messages, "max_tokens": 1}
+        first.call(asked)
+        second = backend.open(Mechanism.PREFIX_CACHE, "two", ())
+        usage = second.call(asked).response["usage"]
+        assert usage["prompt_tokens_details"]["cached_tokens"] == 0
+
+
+def test_a_full_context_is_a_limit_of_the_episode(tiny_engine: Engine) -> None:
+    from leyline_evals.solve.bundled import Bundled
+
+    with (
+        Bundled(tiny_engine, "tiny") as backend,
+        pytest.raises(LimitReached, match=r"context|fit") as reached,
+    ):
+        episode(backend, Mechanism.PLAIN, "long", num_lines=1000)
+    assert reached.value.limit == "context"
+
+
+def test_a_leyline_serve_does_every_mechanism(live_url: str) -> None:
+    with Remote(ModelConfig(name="tiny", base_url=live_url, adapter="http")) as backend:
+        found = {name: episode(backend, name, f"run/{name.value}") for name in Mechanism}
+    check_mechanisms(found)
+    assert all(step.ttft_ms for steps in found.values() for step in steps)
+
+
+def test_the_scripted_model_does_every_mechanism() -> None:
+    script = [f"reply {n} " + "word " * 30 for n in range(4)]
+    with Scripted() as backend:
+        found = {name: episode(backend, name, name.value, script) for name in Mechanism}
+    check_mechanisms(found)
+
+
+@contextmanager
+def streaming(model: DeterministicModel, seen: list[dict[str, Any]]) -> Iterator[str]:
+    """An OpenAI-compatible server that streams, whose cache a body's fields get around."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            seen.append(body)
+            made = model.complete(body)
+            if body.get("cache_prompt") is False:
+                made["usage"]["prompt_tokens_details"]["cached_tokens"] = 0
+            lines = [f"data: {json.dumps(chunk)}\n\n" for chunk in chunks(made)]
+            payload = "".join([*lines, "data: [DONE]\n\n"]).encode()
+            self.send_response(200)
+            self.send_header("content-type", "text/event-stream")
+            self.send_header("content-length", str(len(payload)))
+            self.end_headers()
+            self.wfile.write(payload)
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as httpd:
+        thread = threading.Thread(target=httpd.serve_forever, args=(0.01,), daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{httpd.server_port}"
+        httpd.shutdown()
+        thread.join()
+
+
+def test_an_openai_compatible_server_through_litellm() -> None:
+    seen: list[dict[str, Any]] = []
+    script = [f"reply {n}" for n in range(4)]
+    with streaming(DeterministicModel(*script, repeat=True), seen) as url:
+        config = ModelConfig(name="coder", base_url=f"{url}/v1", plain="cache_prompt")
+        with Remote(config) as backend:
+            cached = episode(backend, Mechanism.PREFIX_CACHE, "a")
+            plain = episode(backend, Mechanism.PLAIN, "b")
+    assert [step.completion > 0 for step in cached] == [True] * 3
+    assert all(step.exact for step in cached[1:])
+    assert all(step.exact == 0 and step.prefilled == step.prompt for step in plain)
+    assert all(step.ttft_ms and step.cost is None for step in cached)
+    assert {body["model"] for body in seen} == {"coder"}
+    assert [body.get("cache_prompt") for body in seen] == [None] * 3 + [False] * 3
+    assert [body["seed"] for body in seen[:3]] == [1, 2, 3]
+
+
+def test_a_cache_that_cannot_be_got_around_is_found_out() -> None:
+    with streaming(DeterministicModel("a", "b", "c", repeat=True), []) as url:
+        config = ModelConfig(name="coder", base_url=url, plain="cache_salt")
+        with Remote(config) as backend, pytest.raises(ModelFailed, match="came from the server's"):
+            episode(backend, Mechanism.PLAIN, "a")
+
+
+def test_a_server_that_is_not_there_fails_the_episode() -> None:
+    config = ModelConfig(name="coder", base_url="http://127.0.0.1:9", adapter="http")
+    with Remote(config) as backend, pytest.raises(ModelFailed, match="EngineUnavailable"):
+        episode(backend, Mechanism.PREFIX_CACHE, "a")
+
+
+@pytest.mark.parametrize(
+    ("model", "mechanism", "says"),
+    [
+        ({"name": "gpt-5"}, "plain", "prefix cache of gpt-5 cannot be got around"),
+        ({"name": "gpt-5"}, "repair", "gpt-5 takes no edits"),
+        ({"name": "x", "base_url": "http://h"}, "amortize", "--adapter http for a leyline serve"),
+        ({"name": "x", "base_url": "http://h", "plain": "tenant"}, "plain", "other servers know"),
+    ],
+)
+def test_a_mechanism_that_cannot_be_had_is_told(
+    model: dict[str, Any], mechanism: str, says: str
+) -> None:
+    with pytest.raises(EvalError, match=says):
+        check(ModelConfig(**model), [Mechanism(mechanism)])
+
+
+def test_mechanisms_that_can_be_had_are_taken() -> None:
+    served = ModelConfig(name="x", base_url="http://h", adapter="http")
+    for model in (ModelConfig(name="scripted"), ModelConfig(name="bundled/x"), served):
+        check(model, Mechanism)
+    check(ModelConfig(name="gpt-5"), [Mechanism.PREFIX_CACHE])
+
+
+def test_prices_of_providers_are_litellms(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    response = {
+        "choices": [],
+        "usage": {
+            "prompt_tokens": 1000,
+            "completion_tokens": 10,
+            "prompt_tokens_details": {"cached_tokens": 600},
+        },
+    }
+    known = Remote(ModelConfig(name="gpt-4o"))._cost(response)
+    assert known == pytest.approx((400 * 2.5 + 600 * 1.25 + 10 * 10) / 1e6)
+    assert Remote(ModelConfig(name="nobody/knows"))._cost(response) is None
