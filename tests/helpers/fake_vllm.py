@@ -56,6 +56,7 @@ class FakeVllm:
         plugin: whether streams tell of the KV.
         keeps: how many sources it has room for.
         requests: the bodies sent, oldest first, with their paths.
+        affinity: the sessions that the requests' headers name, without those of `/tokenize`.
         sampled_as: replies that are sampled as other tokens than their text reads as.
     """
 
@@ -64,6 +65,7 @@ class FakeVllm:
     keeps: int = 1000
     protocol: int = 1
     requests: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    affinity: list[str | None] = field(default_factory=list)
     sources: dict[str, Source] = field(default_factory=dict)
     failures: list[httpx.Response | Exception] = field(default_factory=list)
     sampled_as: dict[str, list[str]] = field(default_factory=dict)
@@ -87,6 +89,8 @@ class FakeVllm:
         path = request.url.path
         body = json.loads(request.content) if request.content else {}
         self.requests.append((path, body))
+        if path != "/tokenize":
+            self.affinity.append(request.headers.get("X-Session-ID"))
         if self.failures and path != "/tokenize":
             failure = self.failures.pop(0)
             if isinstance(failure, Exception):

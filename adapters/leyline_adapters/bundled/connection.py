@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Generator, Mapping
 from contextlib import aclosing, closing
 from typing import Any
 
@@ -21,14 +21,17 @@ from leyline_adapters.bundled.http_errors import (
 
 __all__ = ["Connection"]
 
+Headers = Mapping[str, str] | None
+
 _CONNECT_SECONDS = 5.0
 
 
 class Connection:
     """Calls to one server, with JSON bodies. Thread-safe; close it.
 
-    Every method raises EngineUnavailable when nobody answers, or an answer breaks off, several
-    times over; and what the server says as the `LeylineError` it is there.
+    `headers` go with one call. Every method raises EngineUnavailable when nobody answers, or an
+    answer breaks off, several times over; and what the server says as the `LeylineError` it is
+    there.
 
     Args:
         url: the server, with or without `/v1`.
@@ -64,16 +67,20 @@ class Connection:
         """Close the connections."""
         self._client.close()
 
-    def send(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+    def send(
+        self, method: str, path: str, body: dict[str, Any] | None = None, headers: Headers = None
+    ) -> dict[str, Any]:
         """The JSON object that a call is answered with."""
-        sending = self._client.build_request(method, path, **_content(body))
+        sending = self._client.build_request(method, path, **_content(body, headers))
         with retries():
             response = Retrying(**policy(self.attempts))(self._open, sending, stream=False)
         return result(self.url, response)
 
-    def stream(self, path: str, body: dict[str, Any]) -> Generator[dict[str, Any], None, None]:
+    def stream(
+        self, path: str, body: dict[str, Any], headers: Headers = None
+    ) -> Generator[dict[str, Any], None, None]:
         """The chunks of a streamed answer. A stream that has begun is not sent again."""
-        sending = self._client.build_request("POST", path, **_content(body))
+        sending = self._client.build_request("POST", path, **_content(body, headers))
         with retries():
             response = Retrying(**policy(self.attempts))(self._open, sending, stream=True)
         reader = StreamReader(self.url)
@@ -83,23 +90,25 @@ class Connection:
                     yield chunk
             reader.end()
 
-    async def asend(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    async def asend(
+        self, path: str, body: dict[str, Any], headers: Headers = None
+    ) -> dict[str, Any]:
         """`send` of a POST, without blocking the event loop."""
         async with self._async_client() as client:
             with retries():
                 response: httpx.Response = await AsyncRetrying(**policy(self.attempts))(
-                    self._aopen, client, path, body, stream=False
+                    self._aopen, client, path, _content(body, headers), stream=False
                 )
         return result(self.url, response)
 
     async def astream(
-        self, path: str, body: dict[str, Any]
+        self, path: str, body: dict[str, Any], headers: Headers = None
     ) -> AsyncGenerator[dict[str, Any], None]:
         """`stream`, without blocking the event loop."""
         async with self._async_client() as client:
             with retries():
                 response: httpx.Response = await AsyncRetrying(**policy(self.attempts))(
-                    self._aopen, client, path, body, stream=True
+                    self._aopen, client, path, _content(body, headers), stream=True
                 )
             reader = StreamReader(self.url)
             async with aclosing(response):
@@ -120,10 +129,10 @@ class Connection:
         return response
 
     async def _aopen(
-        self, client: httpx.AsyncClient, path: str, body: dict[str, Any], *, stream: bool
+        self, client: httpx.AsyncClient, path: str, content: dict[str, Any], *, stream: bool
     ) -> httpx.Response:
         with reaching(self.url):
-            sending = client.build_request("POST", path, **_content(body))
+            sending = client.build_request("POST", path, **content)
             response = await client.send(sending, stream=stream)
             if response.is_error:
                 await response.aread()
@@ -136,8 +145,9 @@ class Connection:
         return httpx.AsyncClient(transport=self._transport, **self._options)
 
 
-def _content(body: dict[str, Any] | None) -> dict[str, Any]:
+def _content(body: dict[str, Any] | None, headers: Headers) -> dict[str, Any]:
     """A JSON body, escaped: tool output may hold halves of surrogate pairs."""
     if body is None:
-        return {}
-    return {"content": json.dumps(body), "headers": {"Content-Type": "application/json"}}
+        return {"headers": headers}
+    kind = {"Content-Type": "application/json"}
+    return {"content": json.dumps(body), "headers": {**kind, **(headers or {})}}

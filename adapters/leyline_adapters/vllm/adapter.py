@@ -113,7 +113,8 @@ class VllmAdapter:
         """
         call = self._call(request)
         with call:
-            return call.finish(self._connection.send("POST", _CHAT, call.body()))
+            answer = self._connection.send("POST", _CHAT, call.body(), call.headers)
+            return call.finish(answer)
 
     def stream(self, request: Request) -> Iterator[dict[str, Any]]:
         """The chunks of a streamed completion; close it to abandon the turn.
@@ -121,24 +122,27 @@ class VllmAdapter:
         A stream that has begun is not sent again. Raises what `complete` does.
         """
         call = self._call(request)
-        with call, closing(self._connection.stream(_CHAT, call.body(stream=True))) as chunks:
-            for chunk in chunks:
-                if shown := call.read(chunk):
-                    yield shown
-            yield from call.end()
+        with call:
+            body = call.body(stream=True)
+            with closing(self._connection.stream(_CHAT, body, call.headers)) as chunks:
+                for chunk in chunks:
+                    if shown := call.read(chunk):
+                        yield shown
+                yield from call.end()
 
     async def acomplete(self, request: Request) -> dict[str, Any]:
         """`complete`, without blocking the event loop."""
         call = await self._acall(request)
         with call:
-            return call.finish(await self._connection.asend(_CHAT, call.body()))
+            answer = await self._connection.asend(_CHAT, call.body(), call.headers)
+            return call.finish(answer)
 
     async def astream(self, request: Request) -> AsyncIterator[dict[str, Any]]:
         """`stream`, without blocking the event loop."""
         call = await self._acall(request)
         with call:
             body = call.body(stream=True)
-            async with aclosing(self._connection.astream(_CHAT, body)) as chunks:
+            async with aclosing(self._connection.astream(_CHAT, body, call.headers)) as chunks:
                 async for chunk in chunks:
                     if shown := call.read(chunk):
                         yield shown

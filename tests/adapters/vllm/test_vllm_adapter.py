@@ -382,3 +382,16 @@ def test_a_redaction_gives_up_all_that_saw_the_text_and_names_quotations(
     assert held & set(fake.sources) == set()
     after = chat.turn("Go on.")
     assert after.compute == after.appended
+
+
+def test_all_requests_of_a_session_name_it_to_a_load_balancer(
+    fake: FakeVllm, adapter: VllmAdapter
+) -> None:
+    for _ in range(2):
+        chat = talk(adapter)
+        chat.turn()
+        chat.turn("Go on.", edit=chat.stub(2, Mode.AMORTIZE), stream=True)
+    one, other = set(fake.affinity[:3]), set(fake.affinity[3:])
+    assert len(one) == len(other) == 1
+    assert None not in one | other
+    assert one != other

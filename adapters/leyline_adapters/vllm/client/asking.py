@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +16,14 @@ from leyline_adapters.vllm.client.turn import Turn
 from leyline_adapters.vllm.wire import KEY, PROTOCOL, Ask, Claim, Told
 from leyline_agent.errors import AdapterError
 
-__all__ = ["COMPLETIONS", "Asking", "chat_body", "sampled_tokens", "told_in"]
+__all__ = [
+    "COMPLETIONS",
+    "Asking",
+    "chat_body",
+    "sampled_tokens",
+    "session_header",
+    "told_in",
+]
 
 COMPLETIONS = "/v1/completions"
 
@@ -152,6 +160,11 @@ def chat_body(request: Mapping[str, Any], model: str | None) -> dict[str, Any]:
     body.update(request.get("extra_body") or {})
     body.pop("leyline", None)
     return {**body, "model": model} if model else body
+
+
+def session_header(session: str) -> dict[str, str]:
+    """What tells a load balancer, as it tells vLLM, which requests belong together."""
+    return {"X-Session-ID": hashlib.blake2b(session.encode(), digest_size=16).hexdigest()}
 
 
 def told_in(answer: Mapping[str, Any]) -> Told | None:

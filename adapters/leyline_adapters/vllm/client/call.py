@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from pydantic import ValidationError
 
 from leyline_adapters.vllm.client.answers import Streamed, finished
-from leyline_adapters.vllm.client.asking import Asking
+from leyline_adapters.vllm.client.asking import Asking, session_header
 from leyline_adapters.vllm.wire import KEY
 from leyline_agent.adapter import Commit
 from leyline_agent.errors import AdapterError
@@ -26,7 +26,13 @@ _OWN_WAYS = (
 
 
 class Call(Protocol):
-    """One call, around which it is a context: left by an exception, it gives up what it held."""
+    """One call, around which it is a context: left by an exception, it gives up what it held.
+
+    Attributes:
+        headers: what goes with it.
+    """
+
+    headers: Mapping[str, str]
 
     def body(self, *, stream: bool = False) -> dict[str, Any]:
         """The JSON body to send."""
@@ -64,6 +70,7 @@ class PlannedCall:
     def __init__(self, asked: Mapping[str, Any], asking: Asking) -> None:
         self._asked = asked
         self._asking = asking
+        self.headers: Mapping[str, str] = session_header(asking.session.id)
         self._streamed: Streamed | None = None
 
     def body(self, *, stream: bool = False) -> dict[str, Any]:
@@ -115,6 +122,7 @@ class PlainCall:
     def __init__(self, asked: dict[str, Any], commit: Commit | None, why: str) -> None:
         self._asked = asked
         self._commit = commit
+        self.headers: Mapping[str, str] = session_header(commit.session) if commit else {}
         self._why = why
 
     def body(self, *, stream: bool = False) -> dict[str, Any]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from leyline_adapters.bundled.connection import Connection
 from leyline_adapters.vllm.client.answers import committed, untold
-from leyline_adapters.vllm.client.asking import COMPLETIONS, Asking, told_in
+from leyline_adapters.vllm.client.asking import COMPLETIONS, Asking, session_header, told_in
 from leyline_adapters.vllm.client.call import Call, PlainCall, PlannedCall, unplanned
 from leyline_adapters.vllm.client.planning import Limits
 from leyline_adapters.vllm.client.rendering import ServerRenderer, SessionRenderer
@@ -62,7 +63,7 @@ class Planner:
             )
             asking = Asking(session, _with_what_is_held(planned), self._salt)
         with asking:
-            asking.run_stages(self._send)
+            asking.run_stages(self._sender(session.id))
         return asking
 
     def ahead(self, asked: Mapping[str, Any], commit: Commit) -> Receipt:
@@ -119,15 +120,16 @@ class Planner:
             ask = Ask(session=name, keep=False, release=session.take_released())
             params = {KEY: ask.model_dump()}
             body = {"prompt": [0], "max_tokens": 1, "kv_transfer_params": params, **self._salted}
-            self._send(COMPLETIONS, body)
+            self._sender(name)(COMPLETIONS, body)
         return True
 
     def _made(self, session: Session, turn: Turn) -> Receipt:
         """A turn without a reply."""
         asking = Asking(session, _with_what_is_held(turn), self._salt)
         with asking:
-            asking.run_stages(self._send)
-            answer = self._send(COMPLETIONS, asking.stage_body(asking.last()))
+            send = self._sender(session.id)
+            asking.run_stages(send)
+            answer = send(COMPLETIONS, asking.stage_body(asking.last()))
             return committed(asking, told_in(answer) or untold(asking, answer), {})
 
     def _session(self, name: str) -> Session:
@@ -139,8 +141,14 @@ class Planner:
             )
         return session
 
-    def _send(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        return self._connection.send("POST", path, {**body, **self._named})
+    def _send(
+        self, path: str, body: dict[str, Any], headers: Mapping[str, str] | None = None
+    ) -> dict[str, Any]:
+        return self._connection.send("POST", path, {**body, **self._named}, headers)
+
+    def _sender(self, session: str) -> Callable[[str, dict[str, Any]], dict[str, Any]]:
+        """`_send` for one session."""
+        return partial(self._send, headers=session_header(session))
 
 
 def _tools(asked: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
