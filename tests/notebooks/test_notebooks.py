@@ -33,8 +33,14 @@ SHOWN = {
         r"amortize +prompts .* 1\.0\d x append_only",
         r"(?m)^auto:prices=anthropic +21 edits in 4 turns",
     ],
+    "4_fidelity": [
+        r"3 edits of the recording and 3 generated ones",
+        r"unrotated +KL [1-9]|unrotated +KL 0\.[1-9]",
+        r"amortize +KL 0\.0",
+        r"too few to tell",
+    ],
 }
-FIGURES = {"1_quickstart": 1, "2_write_a_policy": 0, "3_read_a_trajectory": 2}
+FIGURES = {"1_quickstart": 1, "2_write_a_policy": 0, "3_read_a_trajectory": 2, "4_fidelity": 1}
 
 
 def cells(path: Path, kind: str) -> list[dict[str, Any]]:
