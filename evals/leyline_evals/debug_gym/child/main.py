@@ -15,13 +15,16 @@ from .wire import Wire
 
 __all__ = ["main"]
 
-SUBREAPER = 36  # prctl: orphans below become children of this process, and end with it.
+# prctl: orphans below become children of this process, and end with it; and what runs below may not
+# look into it, nor write to its streams.
+SUBREAPER, DUMPABLE = 36, 4
 
 
 def main() -> None:
     """Do what the parent asks for first; what goes wrong is told to it."""
     wire = Wire()
-    ctypes.CDLL(None).prctl(SUBREAPER, 1, 0, 0, 0)
+    for option, value in ((SUBREAPER, 1), (DUMPABLE, 0)):
+        ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
     task = wire.read()
     try:
         wire.write(graded(task) if task["do"] == "grade" else episode(task, wire))

@@ -1,0 +1,154 @@
+"""Episodes with a stand-in for debug-gym in the process; its wire and grading are the real ones."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from gym_runs import Run
+
+from leyline_agent.testing import tool_call
+from leyline_agent.testing.model import Reply
+from leyline_evals.debug_gym import boxes, episode
+from leyline_evals.debug_gym.driver import DebugGym
+from leyline_evals.solve.child import ChildDied, ChildSilent
+from leyline_evals.solve.driver import Ended
+from leyline_evals.solve.environments import Made
+from leyline_evals.solve.errors import EvalError, ModelFailed
+
+# Its tools: `edit` writes a file, `bash` runs Python in the process itself.
+STAND_IN = """
+import os, sys, time
+from leyline_evals.debug_gym.child import main as real
+
+def episode(task, wire):
+    BEGIN
+    changes, did = {}, None
+    messages = [{"role": "user", "content": task["instructions"]}]
+    while True:
+        wire.write({"ask": {"messages": messages, "tools": [], "did": did}})
+        answer = wire.read()
+        if "stop" in answer:
+            return {"done": {"changes": changes, "did": None, "passed": False}}
+        call, did = answer["call"], {"seconds": 0.25}
+        if call is not None and call["name"] == "bash":
+            exec(call["arguments"]["command"])
+        if call is not None and call["name"] == "edit":
+            changes[call["arguments"]["path"]] = call["arguments"]["new_code"]
+        if call is not None and call["name"] == "submit":
+            return {"done": {"changes": changes, "did": did, "passed": False}}
+        said = answer["problem"] or "done"
+        result = {"role": "tool", "tool_call_id": call["id"]} if call else {"role": "user"}
+        messages += [answer["reply"], {**result, "content": said}]
+
+real.episode = episode
+main = real.main
+"""
+
+
+@pytest.fixture
+def driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DebugGym:
+    """One easy task, bare, with the stand-in."""
+    return stood_in(tmp_path, monkeypatch)
+
+
+def stood_in(folder: Path, monkeypatch: pytest.MonkeyPatch, begin: str = "pass") -> DebugGym:
+    child = folder / "child"
+    child.mkdir(exist_ok=True)
+    (child / "__init__.py").touch()
+    (child / "main.py").write_text(STAND_IN.replace("BEGIN", begin))
+    monkeypatch.setattr(boxes, "CHILD", child)
+    monkeypatch.setattr(episode, "STARTING", 30.0)
+    driver = DebugGym(difficulties=(1,), num_tasks=1, box="none")
+    prefix = Path(sys.prefix)
+    made = Made(prefix, Path(sys.executable), Path(sys.base_prefix), {"python": "3"})
+    vars(driver)["_made"] = made
+    return driver
+
+
+def gold(driver: DebugGym) -> list[Reply]:
+    """The edits and the submit of the script."""
+    (task,) = driver.tasks(())
+    edits = next(iter(driver._problems.values())).gold.items()
+    written: list[Reply] = [tool_call("edit", path=path, new_code=text) for path, text in edits]
+    assert task.id
+    return [*written, tool_call("submit")]
+
+
+def test_gold_is_resolved_by_the_hidden_tests(driver: DebugGym, run: Run) -> None:
+    outcome = run(driver, [tool_call("view", path="a.py"), *gold(driver)])
+    assert outcome.ended is Ended.RESOLVED
+    assert outcome.detail == "3 of 3 tests passed"
+    assert (run.folder / "patch.diff").read_text() == outcome.patch
+    assert "3 passed" in (run.folder / "grading.txt").read_text()
+    assert [(step.action, step.tool_seconds) for step in run.steps] == [
+        ("view", 0.25),
+        ("edit", 0.25),
+        ("submit", 0.25),
+    ]
+    assert run.steps[0].reads == ("a.py",)
+    assert run.steps[1].prompt > run.steps[0].prompt > 0
+
+
+def test_nothing_done_is_unresolved(driver: DebugGym, run: Run) -> None:
+    outcome = run(driver, [tool_call("submit")])
+    assert (outcome.ended, outcome.patch) == (Ended.UNRESOLVED, "")
+    assert "of 3 tests passed" in outcome.detail
+
+
+def test_a_limit_is_graded_and_named(driver: DebugGym, run: Run) -> None:
+    outcome = run(driver, [*gold(driver)[:-1], "Hm."], steps=2)
+    assert outcome.ended is Ended.RESOLVED
+    outcome = run(driver, ["Hm."], steps=1)
+    assert outcome.ended is Ended.LIMIT
+    assert outcome.detail.startswith("1 steps are over; ")
+    outcome = run(driver, ["Hm."] * 99, seconds=0.5, repeats=0, steps=99)
+    assert outcome.ended is Ended.TIMEOUT
+
+
+def test_a_model_that_fails_ends_the_process_and_is_passed_on(driver: DebugGym, run: Run) -> None:
+    with pytest.raises(ModelFailed, match="no GPU"):
+        run(driver, [RuntimeError("no GPU")])
+    assert run.steps == []
+
+
+def test_what_an_agent_does_to_its_process_counts(driver: DebugGym, run: Run) -> None:
+    outcome = run(driver, [tool_call("bash", command="os.kill(os.getpid(), 9)")])
+    assert outcome.ended is Ended.UNRESOLVED
+    assert outcome.detail.startswith("while bash was carried out debug-gym died (signal 9")
+    assert [step.action for step in run.steps] == ["bash"]
+
+
+def test_a_death_before_the_first_reply_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run
+) -> None:
+    driver = stood_in(tmp_path, monkeypatch, "os._exit(3)")
+    with pytest.raises(ChildDied, match="exit status 3"):
+        run(driver, [])
+    driver = stood_in(tmp_path, monkeypatch, "raise OSError('no git here')")
+    with pytest.raises(EvalError, match="(?s)debug-gym failed: .*no git here"):
+        run(driver, [])
+
+
+def test_silence_is_an_error_not_a_result(driver: DebugGym, run: Run) -> None:
+    episode.STARTING = 1.0
+    with pytest.raises(ChildSilent, match="said nothing for 1.6 s"):
+        run(driver, [tool_call("bash", command="time.sleep(99)")], step_seconds=0.1)
+
+
+def test_bare_folders_are_removed(driver: DebugGym, run: Run, tmp_path: Path) -> None:
+    command = f"open('{tmp_path}/where', 'w').write(task['folder'])"
+    run(driver, [tool_call("bash", command=command), tool_call("submit")])
+    folder = Path((tmp_path / "where").read_text())
+    assert folder.name == "testbed"
+    assert not folder.parent.exists()
+
+
+def test_a_missing_bubblewrap_is_told_before_anything_is_run(
+    driver: DebugGym, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    driver.box = "bubblewrap"
+    with pytest.raises(EvalError, match="apt-get install bubblewrap"):
+        run(driver, [])
