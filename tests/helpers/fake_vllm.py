@@ -85,6 +85,19 @@ class FakeVllm:
         params = (body.get("kv_transfer_params") or {} for _, body in self.requests)
         return [Ask.model_validate(found[KEY]) for found in params if KEY in found]
 
+    def forget(self) -> None:
+        """Empty the prefix cache."""
+        self._cached.clear()
+
+    def spliced_from(self, prompt: list[int], kv: list[int]) -> int | None:
+        """The first token whose KV is not what a prefill gives; None where there is none."""
+        canonical: list[int] = []
+        for at, token in enumerate(prompt):
+            canonical.append(_digest(canonical, token))
+            if canonical[at] != kv[at]:
+                return at
+        return None
+
     def _handle(self, request: httpx.Request) -> httpx.Response:
         path = request.url.path
         body = json.loads(request.content) if request.content else {}
@@ -141,7 +154,7 @@ class FakeVllm:
             self._cached.setdefault(salt, []).append(list(prompt))
         answer = self._answer(prompt, sampled, reused)
         if ask is not None:
-            spliced = _spliced_from(prompt, kv)
+            spliced = self.spliced_from(prompt, kv)
             exact = min(reused, spliced if spliced is not None else reused)
             handle = self._keep(salt, ask, prompt, kv, sampled)
             found = Told(
@@ -291,12 +304,3 @@ class FakeVllm:
 
 def _digest(before: list[int], token: int) -> int:
     return hash((before[-1] if before else 0, len(before), token)) & 0xFFFFFFFF
-
-
-def _spliced_from(prompt: list[int], kv: list[int]) -> int | None:
-    canonical: list[int] = []
-    for at, token in enumerate(prompt):
-        canonical.append(_digest(canonical, token))
-        if canonical[at] != kv[at]:
-            return at
-    return None

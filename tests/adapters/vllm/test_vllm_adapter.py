@@ -138,7 +138,7 @@ def test_evicted_sources_are_an_ordinary_prefill(fake: FakeVllm, adapter: VllmAd
     chat = talk(adapter)
     chat.turn()
     fake.sources.clear()
-    fake._cached.clear()
+    fake.forget()
     receipt = chat.turn("Go on.", edit=chat.stub(2, Mode.AMORTIZE))
     assert receipt.reason is Reason.UNKNOWN_SESSION
     assert receipt.edits[0].mode_used is Mode.FORGET

@@ -6,6 +6,7 @@ a reply is put back as what was sampled, so that a turn which only appends exten
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -41,7 +42,7 @@ class ServerRenderer:
     def __init__(self, post: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
         self._post = post
         self._lock = threading.Lock()
-        self._known: OrderedDict[str, Tokens] = OrderedDict()
+        self._known: OrderedDict[bytes, Tokens] = OrderedDict()
         self._frames: dict[str, _Frame] = {}
 
     def render(
@@ -58,7 +59,7 @@ class ServerRenderer:
             body["tools"] = list(tools)
         if not prompt:
             body["add_generation_prompt"] = False
-        key = repr(body)
+        key = hashlib.blake2b(repr(body).encode("utf-8", "surrogatepass"), digest_size=16).digest()
         with self._lock:
             if key in self._known:
                 self._known.move_to_end(key)
