@@ -9,14 +9,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from leyline_agent.directive import Directive, Mode, apply, kept_runs
 from leyline_agent.edit import Edit
 from leyline_agent.edit import apply as apply_edits
 from leyline_agent.lowering import common_prefix, lower
 from leyline_agent.message import Message
-from leyline_agent.serving.render import ChatRenderer
+
+if TYPE_CHECKING:
+    from leyline_agent.serving.render import ChatRenderer
 
 __all__ = ["Case", "Kind", "Order", "make_case"]
 

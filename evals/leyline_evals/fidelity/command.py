@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from pydantic import ValidationError
 
+from leyline_agent.directive import Mode
 from leyline_agent.errors import LeylineError
 from leyline_evals.fidelity.errors import FidelityError
 from leyline_evals.fidelity.records import Config, Selection
 from leyline_evals.fidelity.registered import Registered, find
+from leyline_evals.fidelity.store import beside
 from leyline_evals.replay import outputs
 
 if TYPE_CHECKING:
@@ -29,9 +31,12 @@ __all__ = ["command", "seconds"]
 LIMIT = 36
 PAIRS = (("repair", "amortize"), ("repair", "boundary_even"), ("repair", "blend_even"))
 _UNITS = {"s": 1, "m": 60, "h": 3600}
+# What may be said of a registered test: how long, and where to.
+_BESIDE_TEST = {"registered", "during", "json", "html", "resume"}
 
 
 def command(
+    context: typer.Context,
     files: Annotated[
         list[Path] | None,
         typer.Argument(help="Recorded runs, in any format Leyline reads.  [the demo's]"),
@@ -93,13 +98,13 @@ def command(
     generated edits ask for lines, changed values and secrets. Ctrl-C loses only the edit under
     way; `--resume` goes on. The exit status is 1 when the model is fit for FORGET only.
     """
-    kept = _beside(json)
+    kept = None if json in (None, outputs.STDOUT) or not json.name else beside(json)
     outputs.check({"--json": json, "--html": html, "the edits kept for --json,": kept}, files or [])
     if resume and kept is None:
         raise LeylineError("--resume goes on with the file beside --json OUT; name OUT")
     during_s = None if during is None else seconds(during)
     if registered is not None:
-        _check_registered(files, model, arms)
+        _check_registered(context)
         asked = find(registered)
     else:
         asked = _asked(files, model, arms, limit, tokens, seed, generated, calls)
@@ -108,7 +113,7 @@ def command(
     with _interruptible(kept):
         measured: Measured = run(asked, dtype, during_s, kept, resume=resume)
     finish(measured, json, html)
-    if measured.report.floor.strength == 2:
+    if measured.report.floor is Mode.FORGET and registered is None:
         raise typer.Exit(1)
 
 
@@ -168,15 +173,13 @@ def _range(text: str) -> tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
-def _beside(json: Path | None) -> Path | None:
-    if json in (None, outputs.STDOUT) or not json.name:
-        return None
-    return json.with_suffix(".edits.jsonl")
-
-
-def _check_registered(files: list[Path] | None, model: str | None, arms: str | None) -> None:
-    for given, what in ((files, "FILES"), (model, "--model"), (arms, "--arms")):
-        if given:
+def _check_registered(context: typer.Context) -> None:
+    """Refuse options that a registered test says itself."""
+    for name in context.params:
+        given = context.get_parameter_source(name)
+        # By its name: newer releases of typer have a click of their own.
+        if name not in _BESIDE_TEST and given is not None and given.name == "COMMANDLINE":
+            what = "FILES" if name == "files" else f"--{name}"
             raise FidelityError(f"a registered test says {what} itself; leave it out")
 
 

@@ -67,7 +67,9 @@ def test_a_report_that_an_engine_obeys(
         (["--arms", "nothing"], "repair set"),
         (["--resume"], "name OUT"),
         (["--registered", "nothing"], "no test is registered"),
-        (["--registered", "nothing", "--model", "x"], "leave it out"),
+        (["--registered", "nothing", "--model", "x"], "says --model itself"),
+        (["--registered", "nothing", "--limit", 36], "says --limit itself"),
+        (["x.jsonl", "--registered", "nothing"], "says FILES itself"),
         (["absent.jsonl", "--model", "absent"], "absent"),
     ],
 )
