@@ -13,7 +13,7 @@ import subprocess
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,9 @@ from minisweagent.environments.extra.bubblewrap import BubblewrapEnvironment
 __all__ = ["Box", "Container", "DiskFull"]
 
 CHECKOUT = "/testbed"
-LOOK_S = 0.25
+LATE = "late"
+LOOK_S, GRACE_S, PULL_S = 0.25, 10.0, 1800
+TIMED_OUT = (124, 137)  # How `timeout` ends.
 
 
 class DiskFull(Exception):
@@ -61,58 +63,16 @@ class Box(BubblewrapEnvironment):
             DiskFull: it, or what ran before it, wrote too much.
         """
         argv = [self.config.executable, *self.config.wrapper_args, "bash", "-c", command]
-        began = time.monotonic()
-        with tempfile.TemporaryFile() as source:
-            source.write(given.encode())
-            source.seek(0)
-            process = subprocess.Popen(
-                argv,
-                stdin=source,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        with process:
-            kept = _Kept(self._told["output"])
-            why = self._watch(process, kept, began + seconds)
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-        spent = time.monotonic() - began
-        if why == "disk":
+        output = _bounded(argv, seconds, self._told["output"], given, self._exceeded)
+        if self._is_full():
             raise DiskFull(f"the agent wrote more than {self._told['disk'] >> 20} MiB")
-        told = {
-            "": "",
-            "time": f"the command timed out after {seconds:g} s and was killed",
-            "processes": f"the command was killed: more than {self._told['processes']} processes",
-        }[why]
-        code = -1 if why else process.returncode
-        extra = {"seconds": spent}
-        return {"output": kept.text(), "returncode": code, "exception_info": told, "extra": extra}
+        return output
 
-    def _watch(self, process: subprocess.Popen[bytes], kept: _Kept, deadline: float) -> str:
-        """Read what it prints until it ends; else the limit that ends it."""
-        assert process.stdout is not None
-        pipe, looked = process.stdout, 0.0
-        is_open = True
-        while True:
-            if is_open and select.select([pipe], [], [], LOOK_S)[0]:
-                read = os.read(pipe.fileno(), 1 << 16)
-                kept.take(read)
-                is_open = bool(read)
-            elif not is_open:
-                time.sleep(0.01)
-            now = time.monotonic()
-            if not is_open and process.poll() is not None:
-                return "disk" if self._is_full() else ""
-            if now > deadline:
-                return "time"
-            if now - looked > LOOK_S:
-                looked = now
-                if _descendants(process.pid) > self._told["processes"]:
-                    return "processes"
-                if self._is_full():
-                    return "disk"
+    def _exceeded(self, pid: int) -> str:
+        """What a command takes too much of."""
+        if _descendants(pid) > self._told["processes"]:
+            return f"more than {self._told['processes']} processes"
+        return "the disk is full" if self._is_full() else ""
 
     def _is_full(self) -> bool:
         """Whether the checkout is too large; measured only where the disk has lost as much."""
@@ -127,15 +87,35 @@ class Box(BubblewrapEnvironment):
 
 
 class Container(DockerEnvironment):
-    """mini-swe-agent's container of an instance's image, without a network."""
+    """mini-swe-agent's container of an instance's image, without a network.
 
-    def __init__(self, image: str, seconds: float) -> None:
+    Args:
+        image: the instance's.
+        seconds: the most a command of the agent may take.
+        output: the most bytes of what it prints that are kept.
+    """
+
+    def __init__(self, image: str, seconds: float, output: int = 8 << 20) -> None:
         bounds = ["--rm", "--network", "none", "--pids-limit", "512"]
-        super().__init__(image=image, cwd=CHECKOUT, timeout=int(seconds) or 1, run_args=bounds)
+        super().__init__(image=image, cwd=CHECKOUT, run_args=bounds, pull_timeout=PULL_S)
+        self._seconds = seconds
+        self._output = output
 
-    def run(self, command: str, seconds: float, given: str = "") -> dict[str, Any]:
-        """Run a command; `given` is not."""
-        output: dict[str, Any] = self.execute({"command": command}, timeout=int(seconds) or 1)
+    def execute(
+        self, action: dict[str, Any], cwd: str = "", *, timeout: float | None = None
+    ) -> dict[str, Any]:
+        """A command of the agent, as the base class has it."""
+        output = self.run(action.get("command", ""), timeout or self._seconds)
+        self._check_finished(output)
+        return output
+
+    def run(self, command: str, seconds: float) -> dict[str, Any]:
+        """Run a command, at most so many seconds; in the container too it is then over."""
+        inside = ["timeout", "--kill-after", "1", f"{seconds:g}", *self.config.interpreter, command]
+        argv = [self.config.executable, "exec", "-w", CHECKOUT, str(self.container_id), *inside]
+        output = _bounded(argv, seconds + GRACE_S, self._output)
+        if output["returncode"] in TIMED_OUT and output["extra"]["seconds"] >= seconds:
+            output["exception_info"] = _timed_out(seconds)
         return output
 
     def __enter__(self) -> Container:
@@ -143,6 +123,78 @@ class Container(DockerEnvironment):
 
     def __exit__(self, *error: object) -> None:
         self.cleanup()
+
+
+def _bounded(
+    argv: list[str],
+    seconds: float,
+    most: int,
+    given: str = "",
+    exceeded: Callable[[int], str] = lambda pid: "",
+) -> dict[str, Any]:
+    """What a command printed, as mini-swe-agent's environments tell it.
+
+    Args:
+        argv: the command.
+        seconds: it is killed then.
+        most: bytes of its output that are kept, half from either end.
+        given: on its standard input.
+        exceeded: what it takes too much of, asked now and then with its process id.
+    """
+    began = time.monotonic()
+    with tempfile.TemporaryFile() as source:
+        source.write(given.encode())
+        source.seek(0)
+        process = subprocess.Popen(
+            argv,
+            stdin=source,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    kept = _Kept(most)
+    with process:
+        why = _watch(process, kept, began + seconds, exceeded)
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    told = ""
+    if why:
+        told = _timed_out(seconds) if why == LATE else f"the command was killed: {why}"
+    spent = time.monotonic() - began
+    code = -1 if why else process.returncode
+    extra = {"seconds": spent}
+    return {"output": kept.text(), "returncode": code, "exception_info": told, "extra": extra}
+
+
+def _watch(
+    process: subprocess.Popen[bytes],
+    kept: _Kept,
+    deadline: float,
+    exceeded: Callable[[int], str],
+) -> str:
+    """Read what a process prints until it ends; else why it must."""
+    assert process.stdout is not None
+    pipe, looked, is_open = process.stdout, 0.0, True
+    while is_open or process.poll() is None:
+        if not is_open:
+            time.sleep(0.01)
+        elif select.select([pipe], [], [], LOOK_S)[0]:
+            read = os.read(pipe.fileno(), 1 << 16)
+            kept.take(read)
+            is_open = bool(read)
+        now = time.monotonic()
+        if now > deadline:
+            return LATE
+        if now - looked > LOOK_S:
+            looked = now
+            if why := exceeded(process.pid):
+                return why
+    return ""
+
+
+def _timed_out(seconds: float) -> str:
+    return f"the command timed out after {seconds:g} s and was killed"
 
 
 class _Kept:

@@ -24,6 +24,7 @@ from leyline_evals.solve.driver import Ended, Limits
 from leyline_evals.solve.errors import EvalError, ModelFailed
 from leyline_evals.swe_bench import bench as bench_module
 from leyline_evals.swe_bench import places
+from leyline_evals.swe_bench.checkouts import checkout
 from leyline_evals.swe_bench.driver import SweBench
 from leyline_evals.swe_bench.instances import Instance
 from leyline_evals.swe_bench.predictions import Grades
@@ -242,6 +243,42 @@ def test_a_place_that_is_not_there_is_told_before_anything_runs(
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(EvalError, match="not installed .*apt-get install bubblewrap"):
         drivers().bench.check([Instance.model_validate(shipped())])
+    places.docker_version.cache_clear()
+
+
+DOCKER = """#!/bin/bash
+case "$1" in
+version) echo 28.0 ;;
+run) printf '%s\\n' "$*" >> {root}/asked; echo a-container ;;
+exec) until [ "$1" = a-container ]; do shift; done; shift; cd {root}/testbed && exec "$@" ;;
+*) printf '%s\\n' "$*" >> {root}/asked ;;
+esac
+"""
+
+
+def test_the_loop_in_a_container(
+    episode: Any, drivers: Drivers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No daemon runs where these tests do: a stand-in of the docker command takes its place."""
+    docker = tmp_path / "docker"
+    docker.write_text(DOCKER.format(root=tmp_path))
+    docker.chmod(0o755)
+    monkeypatch.setenv("MSWEA_DOCKER_EXECUTABLE", str(docker))
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")
+    places.docker_version.cache_clear()
+    checkout(Instance.model_validate(shipped()), tmp_path / "testbed")
+    drivers(talk="text").close()  # A child that waits has another environment.
+    imaged = shipped(files={}, image="swebench/one:latest")
+    with pytest.raises(EvalError, match="DockerException"):  # Grading needs the real one.
+        episode("sleep 60", "yes", MEND, "submit", instance=imaged, limits=FAST)
+    prediction = json.loads((tmp_path / "episode" / "prediction.json").read_text())
+    assert "+++ b/intervals/spans.py" in prediction["model_patch"]
+    trajectory = (tmp_path / "episode" / "trajectory.json").read_text()
+    assert trajectory.count("the command timed out after 2 s and was killed") >= 2
+    assert len(trajectory) < 60_000_000
+    asked = (tmp_path / "asked").read_text()
+    assert "--network none" in asked
+    assert "swebench/one:latest" in asked
     places.docker_version.cache_clear()
 
 
