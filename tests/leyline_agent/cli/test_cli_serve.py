@@ -117,6 +117,8 @@ def test_what_cannot_be_loaded(
     assert "at least one slot" in refused(capsys, *tiny, "--kv-gib", "0.0000001")
     assert "unknown dtype 'int3'" in refused(capsys, *tiny, "--dtype", "int3")
     assert "no device 'cuda:99' here" in refused(capsys, *tiny, "--device", "cuda:99")
+    told = refused(capsys, *tiny, "--fidelity-report", str(tiny_folder / "config.json"))
+    assert "is no report of leyline fidelity" in told
 
 
 @pytest.mark.parametrize("size", ["inf", "nan", "-1", "1e300"])
