@@ -3,7 +3,7 @@
 | difficulty | repository | bugs | which tests fail | what `eval` prints |
 | --- | --- | --- | --- | --- |
 | 1 | one small module | 1, an obvious kind | the module's own; named to the agent | little |
-| 2 | four or five modules | 1 | the module's own, and others | traces of failed tests |
+| 2 | four modules | 1 | the module's own, and others | traces of failed tests |
 | 3 | the same | 1 | only those of modules that use the broken one | traces of all tests |
 | 4 | the same | 2, in two files | the modules' own | traces of all tests |
 | 5 | the same | 3, in three files | only those of modules that use them, where there are such | \
