@@ -380,6 +380,7 @@ def test_a_redaction_gives_up_all_that_saw_the_text_and_names_quotations(
     assert edit.retained == edit.end - edit.start
     assert [chat.view[index]["content"] for index in edit.quoted_in] == [f"Use {secret} again."]
     assert held & set(fake.sources) == set()
+    assert not adapter._planner._renderer._known
     after = chat.turn("Go on.")
     assert after.compute == after.appended
 

@@ -63,6 +63,7 @@ def committed(asking: Asking, told: Told, answer: Mapping[str, Any]) -> Receipt:
         session.release(*(handle for handle in asking.handles() if handle != told.handle))
         if turn.redacts:  # nothing that saw the text is built on again; it was given up already
             session.versions.clear()
+            asking.forget_texts()
         session.add(version)
         if messages is not None:
             session.replies.retain([m for v in session.versions.values() for m in v.messages or ()])

@@ -43,6 +43,7 @@ class Asking:
         session: whose turn it is.
         turn: the turn.
         salt: the tenant's cache salt; "" for the common one.
+        forget_texts: called when the turn has redacted something.
         answered: the stages that were answered so far.
         unheld: a stage's KV was not kept, so that nothing can build on it.
         done: the turn is committed; its handles are its version's.
@@ -50,7 +51,8 @@ class Asking:
 
     session: Session
     turn: Turn
-    salt: str = ""
+    salt: str
+    forget_texts: Callable[[], None]
     answered: list[Answered] = field(default_factory=list)
     unheld: bool = False
     done: bool = False

@@ -57,11 +57,8 @@ class Planner:
     def _chat(self, asked: Mapping[str, Any], commit: Commit) -> Asking:
         session = self._sessions.open(commit.session)
         renderer = SessionRenderer.of(self._renderer, session.replies, asked)
-        with session.lock:
-            planned = plan_chat(
-                renderer, asked["messages"], _tools(asked), session, commit, self._limits
-            )
-            asking = Asking(session, _with_what_is_held(planned), self._salt)
+        turn = plan_chat(renderer, asked["messages"], _tools(asked), session, commit, self._limits)
+        asking = self._asking(session, turn)
         with asking:
             asking.run_stages(self._sender(session.id))
         return asking
@@ -75,15 +72,13 @@ class Planner:
             InvalidRequest: that version has no messages, or the digest is not theirs.
         """
         session, view = self._session(commit.session), asked["messages"]
-        with session.lock:
-            again = session.made(commit.version, commit.base_version, commit.view_digest, view)
-            if again is not None:
-                return again.receipt
-            base = _editable(session, commit, view)
-            tools = _tools(asked) if asked.get("tools") is not None else base.tools
-            renderer = SessionRenderer.of(self._renderer, session.replies, asked)
-            turn = plan_ahead(renderer, view, tools, base, commit, self._limits)
-        return self._made(session, turn)
+        again = session.made(commit.version, commit.base_version, commit.view_digest, view)
+        if again is not None:
+            return again.receipt
+        base = _editable(session, commit, view)
+        tools = _tools(asked) if asked.get("tools") is not None else base.tools
+        renderer = SessionRenderer.of(self._renderer, session.replies, asked)
+        return self._made(session, plan_ahead(renderer, view, tools, base, commit, self._limits))
 
     def directives(self, name: str, base_version: int, directives: Sequence[Directive]) -> Receipt:
         """Make edits of tokens: all of them, or none.
@@ -95,21 +90,19 @@ class Planner:
         """
         session, number = self._session(name), base_version + 1
         identity = hashlib.blake2b(repr(directives).encode(), digest_size=16).hexdigest()
-        with session.lock:
-            held = session.versions.get(number)
-            if held is not None and held.is_of(base_version, identity, None):
-                return held.receipt
-            newest = session.newest
-            if newest is None or newest.number != base_version:
-                raise StaleSession(
-                    f"session {name!r} is at version {newest.number if newest else 0}, not "
-                    f"{base_version}; read it again and lower the edits against its tokens"
-                )
-            commit = Commit(
-                session=name, base_version=base_version, version=number, view_digest=identity
+        held = session.versions.get(number)
+        if held is not None and held.is_of(base_version, identity, None):
+            return held.receipt
+        newest = session.newest
+        if newest is None or newest.number != base_version:
+            raise StaleSession(
+                f"session {name!r} is at version {newest.number if newest else 0}, not "
+                f"{base_version}; read it again and lower the edits against its tokens"
             )
-            turn = plan_directives(newest, commit, directives, self._limits)
-        return self._made(session, turn)
+        commit = Commit(
+            session=name, base_version=base_version, version=number, view_digest=identity
+        )
+        return self._made(session, plan_directives(newest, commit, directives, self._limits))
 
     def drop(self, name: str) -> bool:
         """Forget a session, and tell the server so; whether there was one."""
@@ -125,12 +118,15 @@ class Planner:
 
     def _made(self, session: Session, turn: Turn) -> Receipt:
         """A turn without a reply."""
-        asking = Asking(session, _with_what_is_held(turn), self._salt)
+        asking = self._asking(session, turn)
         with asking:
             send = self._sender(session.id)
             asking.run_stages(send)
             answer = send(COMPLETIONS, asking.stage_body(asking.last()))
             return committed(asking, told_in(answer) or untold(asking, answer), {})
+
+    def _asking(self, session: Session, turn: Turn) -> Asking:
+        return Asking(session, _with_what_is_held(turn), self._salt, self._renderer.forget)
 
     def _session(self, name: str) -> Session:
         session = self._sessions.find(name)

@@ -71,6 +71,11 @@ class ServerRenderer:
                 self._known.popitem(last=False)
         return tokens
 
+    def forget(self) -> None:
+        """Forget every rendering."""
+        with self._lock:
+            self._known.clear()
+
     def frame(self, template: Mapping[str, Any] | None = None) -> _Frame:
         """What stands around a reply, found with two replies that have nothing in common."""
         key = repr(template)
@@ -129,7 +134,8 @@ class Replies:
         if not self.known:
             return []
         keys = (_key(message) for message in view if message.get("role") == "assistant")
-        return [self.known[key] for key in keys if key in self.known]
+        found = (self.known.get(key) for key in keys)
+        return [reply for reply in found if reply is not None]
 
 
 @dataclass(frozen=True)

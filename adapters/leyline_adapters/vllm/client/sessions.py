@@ -64,7 +64,7 @@ class Version:
 
 @dataclass
 class Session:
-    """A session of one adapter. `lock` is held while it is read or changed, never over a call."""
+    """A session of one adapter. `lock` is held while it is changed, never over a call."""
 
     id: str
     versions: OrderedDict[int, Version] = field(default_factory=OrderedDict)
