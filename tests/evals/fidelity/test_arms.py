@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leyline_agent.directive import Directive, Mode
@@ -76,6 +76,7 @@ def test_no_arm_at_all_is_told() -> None:
         parse_arms([])
 
 
+@settings(max_examples=40)
 @given(
     st.lists(st.integers(0, 5), min_size=120, max_size=200),
     st.integers(0, 20),
