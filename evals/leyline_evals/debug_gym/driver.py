@@ -89,7 +89,12 @@ class DebugGym:
         ]
 
     def versions(self) -> dict[str, str]:
-        """The environment's, and the sandbox."""
+        """The environment's, and the sandbox.
+
+        Raises:
+            EvalError: one of them is not there; a run is not begun then.
+        """
+        sandbox.require(self.box)
         return {**self._made.versions, "sandbox": self.box}
 
     def script(self, task: Task, seed: int) -> Sequence[Reply]:

@@ -52,9 +52,15 @@ def test_without_its_environment_it_names_the_command(
 ) -> None:
     monkeypatch.setenv("LEYLINE_HOME", str(tmp_path))
     with pytest.raises(EvalError, match="run `leyline eval setup debug-gym`"):
-        DebugGym().versions()
+        DebugGym(box="none").versions()
     with pytest.raises(EvalError, match="run `leyline eval setup debug-gym`"):
         DebugGym(problems="mini_nightmare").tasks(())
+
+
+def test_without_a_sandbox_no_run_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(EvalError, match="apt-get install bubblewrap"):
+        DebugGym().versions()
 
 
 def test_the_command_makes_it(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
