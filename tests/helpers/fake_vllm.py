@@ -153,7 +153,9 @@ class FakeVllm:
         if all(kv[i] == _digest(kv[:i], prompt[i]) for i in range(len(prompt))):
             self._cached.setdefault(salt, []).append(list(prompt))
         answer = self._answer(prompt, sampled, reused)
-        if ask is not None:
+        if body.get("stop"):  # vLLM breaks such a request off, and nothing is told or held
+            answer["choices"][0]["stop_reason"] = body["stop"]
+        elif ask is not None:
             spliced = self.spliced_from(prompt, kv)
             exact = min(reused, spliced if spliced is not None else reused)
             handle = self._keep(salt, ask, prompt, kv, sampled)

@@ -90,6 +90,24 @@ def test_a_stream_has_its_receipt(adapter: VllmAdapter) -> None:
     assert receipt.reused_spliced > 500
 
 
+def test_a_reply_that_a_stop_string_ends_is_held(adapter: VllmAdapter) -> None:
+    chat = talk(adapter, 8)
+    chat._options |= {"max_tokens": 40, "stop": ["a", "e", "i", "o"]}
+    chat.turn()
+    assert chat.answer["choices"][0]["stop_reason"]
+    receipt = chat.turn("Go on.", edit=chat.stub(2, Mode.AMORTIZE))
+    assert receipt.reason is Reason.ASKED
+    assert receipt.reused_spliced > 500
+
+
+def test_text_that_no_encoding_can_hold(adapter: VllmAdapter) -> None:
+    chat = talk(adapter, 9, words=20)
+    chat.say("half \ud83d")
+    chat.turn()
+    receipt = chat.turn("Go on.")
+    assert receipt.compute == receipt.appended
+
+
 def test_conversations_at_once_keep_apart(adapter: VllmAdapter) -> None:
     chats = [talk(adapter, seed, words=120) for seed in range(20, 24)]
     turns = [chat.begin() for chat in chats]

@@ -39,6 +39,7 @@ class Connection:
         timeout: seconds to wait for an answer.
         attempts: how often a call is sent before the engine counts as unavailable.
         transport: for tests; what carries the requests.
+        well_formed: send U+FFFD for halves of surrogate pairs, which not every server reads.
     """
 
     def __init__(
@@ -49,7 +50,9 @@ class Connection:
         timeout: float,
         attempts: int,
         transport: httpx.BaseTransport | httpx.AsyncBaseTransport | None = None,
+        well_formed: bool = False,
     ) -> None:
+        self._well_formed = well_formed
         self.url = url.rstrip("/").removesuffix("/v1")
         self.attempts = attempts
         self._options: dict[str, Any] = {
@@ -71,7 +74,7 @@ class Connection:
         self, method: str, path: str, body: dict[str, Any] | None = None, headers: Headers = None
     ) -> dict[str, Any]:
         """The JSON object that a call is answered with."""
-        sending = self._client.build_request(method, path, **_content(body, headers))
+        sending = self._client.build_request(method, path, **self._content(body, headers))
         with retries():
             response = Retrying(**policy(self.attempts))(self._open, sending, stream=False)
         return result(self.url, response)
@@ -80,7 +83,7 @@ class Connection:
         self, path: str, body: dict[str, Any], headers: Headers = None
     ) -> Generator[dict[str, Any], None, None]:
         """The chunks of a streamed answer. A stream that has begun is not sent again."""
-        sending = self._client.build_request("POST", path, **_content(body, headers))
+        sending = self._client.build_request("POST", path, **self._content(body, headers))
         with retries():
             response = Retrying(**policy(self.attempts))(self._open, sending, stream=True)
         reader = StreamReader(self.url)
@@ -97,7 +100,7 @@ class Connection:
         async with self._async_client() as client:
             with retries():
                 response: httpx.Response = await AsyncRetrying(**policy(self.attempts))(
-                    self._aopen, client, path, _content(body, headers), stream=False
+                    self._aopen, client, path, self._content(body, headers), stream=False
                 )
         return result(self.url, response)
 
@@ -108,7 +111,7 @@ class Connection:
         async with self._async_client() as client:
             with retries():
                 response: httpx.Response = await AsyncRetrying(**policy(self.attempts))(
-                    self._aopen, client, path, _content(body, headers), stream=True
+                    self._aopen, client, path, self._content(body, headers), stream=True
                 )
             reader = StreamReader(self.url)
             async with aclosing(response):
@@ -140,14 +143,17 @@ class Connection:
         check(self.url, response)
         return response
 
+    def _content(self, body: dict[str, Any] | None, headers: Headers) -> dict[str, Any]:
+        """A JSON body, escaped: tool output may hold halves of surrogate pairs."""
+        if body is None:
+            return {"headers": headers}
+        text = json.dumps(body)
+        if self._well_formed and "\\ud" in text:
+            whole = json.dumps(body, ensure_ascii=False).encode("utf-16-le", "surrogatepass")
+            text = whole.decode("utf-16-le", "replace")
+        kind = {"Content-Type": "application/json"}
+        return {"content": text, "headers": {**kind, **(headers or {})}}
+
     def _async_client(self) -> httpx.AsyncClient:
         """A client for one call: it must not outlive the event loop it is used in."""
         return httpx.AsyncClient(transport=self._transport, **self._options)
-
-
-def _content(body: dict[str, Any] | None, headers: Headers) -> dict[str, Any]:
-    """A JSON body, escaped: tool output may hold halves of surrogate pairs."""
-    if body is None:
-        return {"headers": headers}
-    kind = {"Content-Type": "application/json"}
-    return {"content": json.dumps(body), "headers": {**kind, **(headers or {})}}

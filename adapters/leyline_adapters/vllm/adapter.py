@@ -13,19 +13,20 @@ import hashlib
 import os
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import aclosing, closing
+from contextlib import aclosing, closing, suppress
 from typing import Any
 
 import httpx
 
 from leyline_adapters.bundled.body import read_receipt, with_commit
 from leyline_adapters.bundled.connection import Connection
-from leyline_adapters.vllm.client.asking import chat_body
+from leyline_adapters.vllm.client.asking import COMPLETIONS, chat_body
 from leyline_adapters.vllm.client.call import Call, commit_of
 from leyline_adapters.vllm.client.planner import Planner
 from leyline_adapters.vllm.client.planning import Limits
 from leyline_agent.adapter import Capabilities, Commit, Request
 from leyline_agent.directive import Directive, Mode
+from leyline_agent.errors import LeylineError
 from leyline_agent.receipt import Receipt
 
 __all__ = ["DEFAULT_URL", "VllmAdapter"]
@@ -75,7 +76,12 @@ class VllmAdapter:
         key = api_key or os.environ.get("VLLM_API_KEY")
         self.model = model
         self._connection = Connection(
-            given, key, timeout=timeout, attempts=attempts, transport=transport
+            given,
+            key,
+            timeout=timeout,
+            attempts=attempts,
+            transport=transport,
+            well_formed=True,
         )
         self.url = self._connection.url
         salt = _salt(tenant if tenant is not None else key)
@@ -114,7 +120,7 @@ class VllmAdapter:
         call = self._call(request)
         with call:
             answer = self._connection.send("POST", _CHAT, call.body(), call.headers)
-            return call.finish(answer)
+            return call.finish(answer, self._word(call, answer))
 
     def stream(self, request: Request) -> Iterator[dict[str, Any]]:
         """The chunks of a streamed completion; close it to abandon the turn.
@@ -128,14 +134,14 @@ class VllmAdapter:
                 for chunk in chunks:
                     if shown := call.read(chunk):
                         yield shown
-                yield from call.end()
+            yield from call.end(self._word(call))
 
     async def acomplete(self, request: Request) -> dict[str, Any]:
         """`complete`, without blocking the event loop."""
         call = await self._acall(request)
         with call:
             answer = await self._connection.asend(_CHAT, call.body(), call.headers)
-            return call.finish(answer)
+            return call.finish(answer, await self._aword(call, answer))
 
     async def astream(self, request: Request) -> AsyncIterator[dict[str, Any]]:
         """`stream`, without blocking the event loop."""
@@ -146,8 +152,8 @@ class VllmAdapter:
                 async for chunk in chunks:
                     if shown := call.read(chunk):
                         yield shown
-                for last in call.end():
-                    yield last
+            for last in call.end(await self._aword(call)):
+                yield last
 
     def apply(self, session: str, base_version: int, directives: Sequence[Directive]) -> Receipt:
         """Apply token-space directives to a session, atomically, in original coordinates."""
@@ -163,6 +169,25 @@ class VllmAdapter:
 
     def _call(self, request: Request) -> Call:
         return self._planner.call(chat_body(request, self.model), commit_of(request))
+
+    def _word(self, call: Call, answer: dict[str, Any] | None = None) -> dict[str, Any] | None:
+        """The connector's word on a turn whose answer came without; None where there is none."""
+        body = call.settling_body(answer)
+        if body is None:
+            return None
+        with suppress(LeylineError):  # the reply is there: it is not lost for want of a receipt
+            return self._connection.send("POST", COMPLETIONS, body, call.headers)
+        return None
+
+    async def _aword(
+        self, call: Call, answer: dict[str, Any] | None = None
+    ) -> dict[str, Any] | None:
+        body = call.settling_body(answer)
+        if body is None:
+            return None
+        with suppress(LeylineError):
+            return await self._connection.asend(COMPLETIONS, body, call.headers)
+        return None
 
     async def _acall(self, request: Request) -> Call:
         """`_call` in a thread; where its caller is gone, nobody needs what it held."""

@@ -272,14 +272,47 @@ def test_pictures_are_not_spliced(adapter: VllmAdapter) -> None:
     assert "other things than text" in chat.turn().detail
 
 
-def test_a_stream_without_the_plug_in_says_that_nothing_is_known(
+def test_a_stream_without_the_plug_in_is_asked_about_behind_it(
     fake: FakeVllm, adapter: VllmAdapter
 ) -> None:
     fake.plugin = False
     chat = talk(adapter)
-    receipt = chat.turn(stream=True)
-    assert receipt.reason is Reason.NO_RECEIPT
-    assert "plug-in" in receipt.detail
+    chat.turn(stream=True)
+    assert paths(fake) == [CHAT, STAGE]
+    receipt = chat.turn("Go on.", edit=chat.stub(2, Mode.AMORTIZE), stream=True)
+    assert receipt.reason is Reason.ASKED
+    assert receipt.reused_spliced > 0
+    assert paths(fake)[2:] == [STAGE, CHAT, STAGE]
+    assert not fake.asks()[-2].keep  # nobody would know its handle
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_reply_that_a_stop_string_ends_is_held_all_the_same(
+    fake: FakeVllm, adapter: VllmAdapter, stream: bool
+) -> None:
+    chat = talk(adapter, stop=["</done>"])
+    first = chat.turn(stream=stream)
+    receipt = chat.turn("Go on.", edit=chat.stub(2, Mode.AMORTIZE), stream=stream)
+    assert (first.reason, receipt.reason) == (Reason.ASKED, Reason.ASKED)
+    assert receipt.previous > first.prompt
+    assert receipt.reused_spliced > 0
+    assert receipt.compute == receipt.inserted + receipt.appended
+    told = chat.turn("Go on.")
+    assert told.compute == told.appended
+
+
+def test_a_server_that_cannot_be_asked_behind_a_reply_costs_no_reply(
+    fake: FakeVllm, adapter: VllmAdapter
+) -> None:
+    chat = talk(adapter)
+    chat.turn()
+    fake.plugin = False
+    turn = chat.begin("Go on.")
+    chunks = []
+    for chunk in adapter.stream(turn.request):
+        chunks.append(chunk)
+        fake.failures = [httpx.Response(400, json={"error": {"message": "too late"}})]
+    assert chunks[-1]["leyline"]["reason"] == "no_receipt"
 
 
 def test_the_figures_of_several_stages_are_in_the_usage(adapter: VllmAdapter) -> None:
@@ -396,3 +429,14 @@ def test_all_requests_of_a_session_name_it_to_a_load_balancer(
     assert len(one) == len(other) == 1
     assert None not in one | other
     assert one != other
+
+
+def test_halves_of_surrogate_pairs_are_sent_as_something_readable(
+    fake: FakeVllm, adapter: VllmAdapter
+) -> None:
+    chat = talk(adapter)
+    chat.say("half \ud83d, whole \U0001f600")
+    assert chat.turn().reason is Reason.ASKED
+    assert chat.turn("Go on.").removed == 0
+    sent = fake.requests[-1][1]["messages"][4]["content"]
+    assert sent == "half \ufffd, whole \U0001f600"

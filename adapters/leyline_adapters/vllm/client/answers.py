@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from leyline_adapters.vllm.client.account import receipt
-from leyline_adapters.vllm.client.asking import Asking, sampled_tokens, told_in
+from leyline_adapters.vllm.client.asking import Asking, cached_tokens, sampled_tokens, told_in
 from leyline_adapters.vllm.client.sessions import Version
 from leyline_adapters.vllm.wire import KEY, Told
 from leyline_agent.message import Message
@@ -14,45 +14,53 @@ from leyline_agent.receipt import Reason, Receipt
 from leyline_agent.usage import read
 from leyline_agent.wrapping.streams import Assembly
 
-__all__ = ["Streamed", "committed", "finished", "stripped", "untold"]
+__all__ = ["Streamed", "committed", "finished", "stripped"]
 
 _PLAIN = (
     "the server has no Leyline connector, so every edit is prefilled again; start it with "
     "`leyline serve --engine vllm`"
 )
-_MUTE = (
-    "the stream told nothing of the KV; start the server with `leyline serve --engine vllm`, which "
-    "loads the plug-in that does"
-)
+_MUTE = "the server's connector told nothing of this turn"
 
 
-def finished(asking: Asking, answer: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
-    """Commit a turn by its answer, and give the answer to `asked` with the receipt in it."""
-    told = told_in(answer) or untold(asking, answer)
-    made = committed(asking, told, answer)
+def finished(
+    asking: Asking,
+    answer: Mapping[str, Any],
+    asked: Mapping[str, Any],
+    word: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Commit a turn by its answer, and give the answer to `asked` with the receipt in it.
+
+    `word` is the answer to `Asking.settling_body`.
+    """
+    made = committed(asking, answer, word)
     shown = _told_of(stripped(answer, asked), made)
     return {**shown, KEY: made.model_dump(mode="json")}
 
 
-def committed(asking: Asking, told: Told, answer: Mapping[str, Any]) -> Receipt:
+def committed(
+    asking: Asking, answer: Mapping[str, Any], word: Mapping[str, Any] | None = None
+) -> Receipt:
     """The turn as its session's new version; the receipt of it.
 
     Raises:
         StaleSession: another commit has the number, made while this one was computed.
     """
     turn, session = asking.turn, asking.session
+    told = asking.settled(answer, word) or _untold(asking, answer)
     asking.add(asking.last(), told)
     usage = read(answer.get("usage") or {})
     made = receipt(turn, asking.answered, (usage.completion or 0) if usage else 0)
     reply = _reply(answer)
     sampled = sampled_tokens(answer)
+    computed = sampled if word else (sampled or ())[:-1]  # nothing was computed behind the last
     messages = None if turn.messages is None else [*turn.messages, *([reply] if reply else ())]
     version = Version(
         number=turn.commit.version,
         base=turn.commit.base_version,
         digest=turn.commit.view_digest,
         messages=messages,
-        tokens=[*turn.tokens, *(sampled or ())[:-1]],
+        tokens=[*turn.tokens, *(computed or ())],
         handle=told.handle,
         spliced_from=told.spliced_from,
         receipt=made,
@@ -63,7 +71,7 @@ def committed(asking: Asking, told: Told, answer: Mapping[str, Any]) -> Receipt:
         session.release(*(handle for handle in asking.handles() if handle != told.handle))
         if turn.redacts:  # nothing that saw the text is built on again; it was given up already
             session.versions.clear()
-            asking.forget_texts()
+            asking.server.forget_texts()
         session.add(version)
         if messages is not None:
             session.replies.retain([m for v in session.versions.values() for m in v.messages or ()])
@@ -73,22 +81,17 @@ def committed(asking: Asking, told: Told, answer: Mapping[str, Any]) -> Receipt:
     return made
 
 
-def untold(
-    asking: Asking,
-    answer: Mapping[str, Any],
-    reason: Reason = Reason.ENGINE_CANNOT_SPLICE,
-    detail: str = _PLAIN,
-) -> Told:
+def _untold(asking: Asking, answer: Mapping[str, Any]) -> Told:
     """What can be told without a connector: what vLLM's own prefix cache had."""
-    usage = read(answer.get("usage") or {})
     prompt = len(asking.turn.tokens)
-    cached = min((usage.cache_read or 0) if usage else 0, prompt)
+    cached = min(cached_tokens(answer), prompt)
+    mute = asking.server.connected
     return Told(
         prompt=prompt,
         reused_exact=cached,
         prefilled=prompt - cached,
-        reason=reason.value,
-        detail=detail,
+        reason=(Reason.NO_RECEIPT if mute else Reason.ENGINE_CANNOT_SPLICE).value,
+        detail=_MUTE if mute else _PLAIN,
     )
 
 
@@ -164,12 +167,17 @@ class Streamed:
         self._assembly.add(shown)
         return shown
 
-    def end(self) -> dict[str, Any]:
-        """The last chunk, with `usage` and the receipt."""
+    def answer(self) -> dict[str, Any]:
+        """What the chunks make, as an answer that was not streamed."""
         message = (self._assembly.response() or {"choices": [{}]})["choices"][0].get("message")
         choice = {"message": message, "token_ids": self._tokens, **self._stop}
-        answer: dict[str, Any] = {"choices": [choice], "usage": self._usage}
-        told = self._told or untold(self._asking, answer, Reason.NO_RECEIPT, _MUTE)
-        made = committed(self._asking, told, answer)
+        told = {KEY: self._told.model_dump()} if self._told else None
+        return {"choices": [choice], "usage": self._usage, "kv_transfer_params": told}
+
+    def end(self, word: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """The last chunk, with `usage` and the receipt."""
+        if self._told is None and self._stop.get("stop_reason") is None:
+            self._asking.server.mute = True
+        made = committed(self._asking, self.answer(), word)
         last = _told_of({**self._last, "choices": [], "usage": self._usage}, made)
         return {**last, KEY: made.model_dump(mode="json")}

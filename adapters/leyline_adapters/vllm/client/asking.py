@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pydantic import ValidationError
@@ -15,10 +15,13 @@ from leyline_adapters.vllm.client.sessions import Session
 from leyline_adapters.vllm.client.turn import Turn
 from leyline_adapters.vllm.wire import KEY, PROTOCOL, Ask, Claim, Told
 from leyline_agent.errors import AdapterError
+from leyline_agent.usage import read
 
 __all__ = [
     "COMPLETIONS",
     "Asking",
+    "Server",
+    "cached_tokens",
     "chat_body",
     "sampled_tokens",
     "session_header",
@@ -36,14 +39,30 @@ _OPENAI = frozenset(
 
 
 @dataclass
+class Server:
+    """What is known of the server, and shared by its turns.
+
+    Attributes:
+        salt: the tenant's cache salt; "" for the common one.
+        forget_texts: called when a turn has redacted something.
+        connected: whether it has the connector; None as long as nobody knows.
+        mute: its streams end without the connector's word.
+    """
+
+    salt: str
+    forget_texts: Callable[[], None]
+    connected: bool | None = None
+    mute: bool = False
+
+
+@dataclass
 class Asking:
     """The requests of one turn, stage by stage.
 
     Attributes:
         session: whose turn it is.
         turn: the turn.
-        salt: the tenant's cache salt; "" for the common one.
-        forget_texts: called when the turn has redacted something.
+        server: who is asked.
         answered: the stages that were answered so far.
         unheld: a stage's KV was not kept, so that nothing can build on it.
         done: the turn is committed; its handles are its version's.
@@ -51,8 +70,7 @@ class Asking:
 
     session: Session
     turn: Turn
-    salt: str
-    forget_texts: Callable[[], None]
+    server: Server
     answered: list[Answered] = field(default_factory=list)
     unheld: bool = False
     done: bool = False
@@ -63,7 +81,8 @@ class Asking:
         for stage in self.turn.plan.stages[:-1]:
             if not self._can_build():
                 return
-            told = told_in(send(COMPLETIONS, self.stage_body(stage)))
+            told = told_in(send(COMPLETIONS, self.stage_body(stage, self.turn.tokens)))
+            self.server.connected = told is not None
             if told is None:
                 self.unheld = True
                 return
@@ -94,10 +113,10 @@ class Asking:
         """Those of the stages that were answered."""
         return [each.told.handle for each in self.answered if each.told.handle]
 
-    def stage_body(self, stage: Stage) -> dict[str, Any]:
-        """The request of a stage: its prompt, and a token that nobody reads."""
+    def stage_body(self, stage: Stage, tokens: Sequence[int]) -> dict[str, Any]:
+        """The request of a stage: the first of the tokens, and a token that nobody reads."""
         return {
-            "prompt": list(self.turn.tokens[: stage.end]),
+            "prompt": list(tokens[: stage.end]),
             "max_tokens": 1,
             "temperature": 0,
             **self._salted(),
@@ -111,20 +130,55 @@ class Asking:
             return stages[-1]
         return Stage(len(self.turn.tokens), 0, stages[0].reused)
 
-    def last_params(self) -> dict[str, Any]:
+    def last_params(self, *, stream: bool = False) -> dict[str, Any]:
         """What the turn's own request carries besides what the caller wants."""
-        ask = self._ask(self.last())
+        nameless = stream and self.server.mute  # its handle would never be known
+        ask = self._ask(self.last(), keep=not nameless)
         params = {KEY: ask.model_dump(), "prompt_token_ids": list(self.turn.tokens)}
         return {**self._salted(), "kv_transfer_params": params, "return_token_ids": True}
+
+    def settling_body(self, answer: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The request that tells what an answer did not; None where there is nothing to ask.
+
+        vLLM breaks a request off where a stop string shows up, and then answers without the
+        connector's word, as its streams do without the plug-in. The same prompt with the reply
+        behind it finds what was computed, and is held.
+        """
+        if self.server.connected is False or told_in(answer) is not None:
+            return None
+        sampled = sampled_tokens(answer)
+        if sampled is None:
+            return None
+        tokens, last = [*self.turn.tokens, *sampled], self.last()
+        return self.stage_body(replace(last, end=len(tokens)), tokens)
+
+    def settled(self, answer: Mapping[str, Any], word: Mapping[str, Any] | None) -> Told | None:
+        """What was done for an answer, by what was told behind it; None where nothing was."""
+        told = told_in(answer) or (told_in(word) if word else None)
+        if told is not None or word is not None:
+            self.server.connected = told is not None
+        if told is None or told.prompt == len(self.turn.tokens):
+            return told
+        prompt = len(self.turn.tokens)
+        cached = min(cached_tokens(answer), prompt)
+        exact = cached if told.spliced_from is None else min(cached, told.spliced_from)
+        return told.model_copy(
+            update={
+                "prompt": prompt,
+                "reused_exact": exact,
+                "reused_spliced": cached - exact,
+                "prefilled": prompt - cached,
+            }
+        )
 
     def _can_build(self) -> bool:
         """Whether a stage leads to anything: the base and the stages so far are held."""
         return bool(self.turn.base and self.turn.base.handle) and not self.unheld
 
     def _salted(self) -> dict[str, Any]:
-        return {"cache_salt": self.salt} if self.salt else {}
+        return {"cache_salt": self.server.salt} if self.server.salt else {}
 
-    def _ask(self, stage: Stage) -> Ask:
+    def _ask(self, stage: Stage, *, keep: bool = True) -> Ask:
         base = self.turn.base
         handle = base.handle if base else ""
         claims: list[Claim] = []
@@ -147,6 +201,7 @@ class Asking:
             session=self.session.id,
             base=lineage,
             claims=tuple(claims),
+            keep=keep,
             release=self._released,
         )
 
@@ -188,6 +243,12 @@ def told_in(answer: Mapping[str, Any]) -> Told | None:
         return Told.model_validate(found)
     except ValidationError as error:
         raise AdapterError(f"the server's connector told nothing readable: {error}") from error
+
+
+def cached_tokens(answer: Mapping[str, Any]) -> int:
+    """The tokens of its prompt that vLLM did not compute, as `usage` tells."""
+    usage = read(answer.get("usage") or {})
+    return (usage.cache_read or 0) if usage else 0
 
 
 def sampled_tokens(answer: Mapping[str, Any]) -> Sequence[int] | None:

@@ -38,15 +38,21 @@ class Call(Protocol):
         """The JSON body to send."""
         ...
 
-    def finish(self, answer: dict[str, Any]) -> dict[str, Any]:
-        """The completion to hand on."""
+    def settling_body(self, answer: dict[str, Any] | None = None) -> dict[str, Any] | None:
+        """What to ask behind an answer, or behind the stream; None for nothing."""
+        ...
+
+    def finish(
+        self, answer: dict[str, Any], word: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """The completion to hand on; `word` is what was said to `settling_body`."""
         ...
 
     def read(self, chunk: dict[str, Any]) -> dict[str, Any] | None:
         """The chunk to hand on; None where there is none."""
         ...
 
-    def end(self) -> Iterator[dict[str, Any]]:
+    def end(self, word: Mapping[str, Any] | None = None) -> Iterator[dict[str, Any]]:
         """Chunks behind the last one."""
         ...
 
@@ -75,7 +81,7 @@ class PlannedCall:
 
     def body(self, *, stream: bool = False) -> dict[str, Any]:
         """What the caller wants, the prompt's tokens and what is asked of the connector."""
-        params = self._asking.last_params()
+        params = self._asking.last_params(stream=stream)
         theirs = self._asked.get("kv_transfer_params") or {}
         params["kv_transfer_params"] = {**theirs, **params["kv_transfer_params"]}
         body = {**self._asked, **params, "stream": stream}
@@ -85,19 +91,29 @@ class PlannedCall:
             body["stream_options"] = {**options, "include_usage": True}
         return body
 
-    def finish(self, answer: dict[str, Any]) -> dict[str, Any]:
+    def settling_body(self, answer: dict[str, Any] | None = None) -> dict[str, Any] | None:
+        """What to ask where the connector's word did not come with the answer."""
+        assert answer is not None or self._streamed is not None
+        whole = answer if self._streamed is None else self._streamed.answer()
+        body = self._asking.settling_body(whole or {})
+        named = {"model": self._asked["model"]} if "model" in self._asked else {}
+        return body and {**body, **named}
+
+    def finish(
+        self, answer: dict[str, Any], word: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
         """The completion with its receipt; the turn is committed."""
-        return finished(self._asking, answer, self._asked)
+        return finished(self._asking, answer, self._asked, word)
 
     def read(self, chunk: dict[str, Any]) -> dict[str, Any] | None:
         """The chunk without what only the adapter asked for."""
         assert self._streamed is not None
         return self._streamed.read(chunk)
 
-    def end(self) -> Iterator[dict[str, Any]]:
+    def end(self, word: Mapping[str, Any] | None = None) -> Iterator[dict[str, Any]]:
         """The chunk with `usage` and the receipt; the turn is committed."""
         assert self._streamed is not None
-        yield self._streamed.end()
+        yield self._streamed.end(word)
 
     def give_up(self) -> None:
         """What the stages hold is to be given up."""
@@ -129,7 +145,13 @@ class PlainCall:
         """What the caller wants."""
         return {**self._asked, "stream": stream}
 
-    def finish(self, answer: dict[str, Any]) -> dict[str, Any]:
+    def settling_body(self, answer: dict[str, Any] | None = None) -> dict[str, Any] | None:
+        """Nothing."""
+        return None
+
+    def finish(
+        self, answer: dict[str, Any], word: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
         """The completion, with what its `usage` tells as a receipt where a session asked."""
         usage = answer.get("usage")
         if self._commit is None or not isinstance(usage, Mapping):
@@ -148,7 +170,7 @@ class PlainCall:
         """The chunk; the one with `usage` has the receipt."""
         return self.finish(chunk)
 
-    def end(self) -> Iterator[dict[str, Any]]:
+    def end(self, word: Mapping[str, Any] | None = None) -> Iterator[dict[str, Any]]:
         """No more."""
         return iter(())
 

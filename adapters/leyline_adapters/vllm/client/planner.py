@@ -9,8 +9,8 @@ from functools import partial
 from typing import Any
 
 from leyline_adapters.bundled.connection import Connection
-from leyline_adapters.vllm.client.answers import committed, untold
-from leyline_adapters.vllm.client.asking import COMPLETIONS, Asking, session_header, told_in
+from leyline_adapters.vllm.client.answers import committed
+from leyline_adapters.vllm.client.asking import COMPLETIONS, Asking, Server, session_header
 from leyline_adapters.vllm.client.call import Call, PlainCall, PlannedCall, unplanned
 from leyline_adapters.vllm.client.planning import Limits
 from leyline_adapters.vllm.client.rendering import ServerRenderer, SessionRenderer
@@ -24,6 +24,8 @@ from leyline_agent.message import Message, digest, view_digest
 from leyline_agent.receipt import Reason, Receipt
 
 __all__ = ["Planner"]
+
+_WORD = ("usage", "kv_transfer_params")  # of a request whose token nobody reads
 
 
 class Planner:
@@ -40,11 +42,11 @@ class Planner:
         self, connection: Connection, salt: str, model: str | None, limits: Limits
     ) -> None:
         self._connection = connection
-        self._salt = salt
         self._salted = {"cache_salt": salt} if salt else {}
         self._named = {"model": model} if model else {}
         self._limits = limits
         self._renderer = ServerRenderer(lambda body: self._send("/tokenize", body))
+        self._server = Server(salt, self._renderer.forget)
         self._sessions = Sessions()
 
     def call(self, asked: dict[str, Any], commit: Commit | None) -> Call:
@@ -122,11 +124,11 @@ class Planner:
         with asking:
             send = self._sender(session.id)
             asking.run_stages(send)
-            answer = send(COMPLETIONS, asking.stage_body(asking.last()))
-            return committed(asking, told_in(answer) or untold(asking, answer), {})
+            answer = send(COMPLETIONS, asking.stage_body(asking.last(), turn.tokens))
+            return committed(asking, {key: answer.get(key) for key in _WORD})
 
     def _asking(self, session: Session, turn: Turn) -> Asking:
-        return Asking(session, _with_what_is_held(turn), self._salt, self._renderer.forget)
+        return Asking(session, _with_what_is_held(turn), self._server)
 
     def _session(self, name: str) -> Session:
         session = self._sessions.find(name)
