@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -65,11 +65,11 @@ class Measured:
 def plan(files: Sequence[Path], chat: ChatRenderer, config: Config) -> Iterator[Case]:
     """The edits, in order: the same for the same configuration.
 
-    Ends when the recorded runs do; without any the generated edits have no end.
+    Ends when the recorded runs do; where all are generated they have no end.
     """
     every = config.selection.generated
     generated = generated_cases(chat, config.selection)
-    if not files:
+    if _only_generated(files, config):
         yield from generated
         return
     for number, case in enumerate(recorded_cases(files, chat, config.selection), start=1):
@@ -105,41 +105,78 @@ def measure(
 
     Raises:
         TrajectoryError: a file cannot be read.
-        FidelityError: `keep` cannot be written, or is of another measurement; there are no edits.
+        FidelityError: `keep` cannot be written, is of another measurement or in use; there are no
+            edits.
     """
     started, load = time.perf_counter(), _load()
     chat = ChatRenderer(model.tokenizer)
-    store = Store(keep, Header(fingerprint=fingerprint(model), config=config), resume=resume)
-    measurer = Measurer(Bench(_engine(model, config)), chat, parse_arms(config.arms), config)
-    rows: list[EditRow] = []
-    done = 0
-    complete = False
-    for case in plan(files, chat, config):
-        known = store.rows.get(case.key)
-        if known is None and seconds is not None and time.perf_counter() - started > seconds:
-            break
-        counts = case.kind.recorded or not files
-        asks = counts and config.calls > 0 and done % config.calls == 0
-        row = known or _measured(measurer, case, asks)
-        rows.append(row)
-        done += counts and not row.skipped
-        if known is None:
-            store.add(row)
-            if progress is not None:
-                progress.edit(row, done)
-        if done >= limit:
-            complete = True
-            break
-    if not done:
-        raise FidelityError(
-            "no edit was measured: no reply of the runs has a prompt of "
-            f"{config.selection.tokens[0]} to {config.selection.tokens[1]} tokens with a long "
-            "result in it, or there was no time; --tokens and --for say how long"
-        )
+    header = Header(fingerprint=fingerprint(model), config=config)
+    with Store(keep, header, resume=resume) as store:
+        measurer = Measurer(Bench(_engine(model, config)), chat, parse_arms(config.arms), config)
+        until = None if seconds is None else started + seconds
+        sitting = _Sitting(config, store, measurer, progress or Silent(), until)
+        every = _only_generated(files, config)
+        rows = sitting.rows(plan(files, chat, config), limit, every=every)
     machine = _machine(model, load)
     spent = time.perf_counter() - started
     report = summarise(rows, config, model, machine, spent, pairs)
-    return Measured(report.model_copy(update={"complete": complete}), rows)
+    return Measured(report.model_copy(update={"complete": sitting.complete}), rows)
+
+
+@dataclass
+class _Sitting:
+    """Measures what the store does not know yet, until a time."""
+
+    config: Config
+    store: Store
+    measurer: Measurer
+    progress: Progress
+    until: float | None
+    complete: bool = True
+
+    def rows(self, cases: Iterable[Case], limit: int, *, every: bool) -> list[EditRow]:
+        """A row an edit; `every` edit counts towards the limit, or those of recorded runs."""
+        rows: list[EditRow] = []
+        done = 0
+        for case in cases:
+            counts = every or case.kind.recorded
+            row = self.store.rows.get(case.key)
+            if row is None:
+                if self.until is not None and time.perf_counter() > self.until:
+                    self.complete = False
+                    break
+                row = self._measured(case, counts and self._asks(done))
+                self.progress.edit(row, done + (counts and not row.skipped))
+            rows.append(row)
+            done += counts and not row.skipped
+            if done >= limit:
+                break
+        if not done:
+            low, high = self.config.selection.tokens
+            raise FidelityError(
+                f"no edit was measured: no reply of the runs has a prompt of {low} to {high} "
+                "tokens with a long result in it, or there was no time; --tokens and --for say "
+                "how long"
+            )
+        return rows
+
+    def _asks(self, done: int) -> bool:
+        """Whether the next edit is asked for its next call."""
+        return bool(self.config.calls) and done % self.config.calls == 0
+
+    def _measured(self, case: Case, calls: bool) -> EditRow:
+        """A row, kept; of an edit that does not fit the machine's memory, why there is none."""
+        try:
+            row = self.measurer.row(case, calls=calls)
+        except OutOfSlots as error:
+            why = f"no room: {error}"
+            row = EditRow(key=case.key, cluster=case.cluster, kind=case.kind, skipped=why)
+        self.store.add(row)
+        return row
+
+
+def _only_generated(files: Sequence[Path], config: Config) -> bool:
+    return not files or config.selection.generated == 1
 
 
 def summarise(
@@ -173,16 +210,6 @@ def summarise(
         probes=totals.probes(rows),
         comparisons=totals.comparisons(main, pairs, Order.EDIT_FIRST) if pairs else [],
     )
-
-
-def _measured(measurer: Measurer, case: Case, calls: bool) -> EditRow:
-    """A row; of an edit that does not fit the machine's memory, why there is none."""
-    try:
-        return measurer.row(case, calls=calls)
-    except OutOfSlots as error:
-        return EditRow(
-            key=case.key, cluster=case.cluster, kind=case.kind, skipped=f"no room: {error}"
-        )
 
 
 def _engine(model: LoadedModel, config: Config) -> Engine:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from leyline_evals.fidelity.errors import FidelityError
 from leyline_evals.fidelity.records import Config, EditRow
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
 
 __all__ = ["Header", "Store", "beside", "read_rows"]
 
@@ -37,7 +40,7 @@ def beside(report: Path) -> Path:
 
 
 class Store:
-    """Measured edits, in a file or in memory only.
+    """Measured edits, in a file or in memory only; one measurement at a time uses a file.
 
     Args:
         path: the file; None to keep nothing.
@@ -45,14 +48,35 @@ class Store:
         resume: go on with what the file holds; otherwise it is written anew.
 
     Raises:
-        FidelityError: the file cannot be read or written, or is of another measurement.
+        FidelityError: the file cannot be read or written, is of another measurement, or another
+            process measures into it.
     """
 
     def __init__(self, path: Path | None, header: Header, *, resume: bool = False) -> None:
         self._path = path
+        self._lock: BaseFileLock | None = None
         self.rows: dict[str, EditRow] = {}
         if path is None:
             return
+        self._lock = _locked(path)
+        try:
+            self._open(path, header, resume=resume)
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let others use the file."""
+        if self._lock is not None:
+            self._lock.release()
+
+    def _open(self, path: Path, header: Header, *, resume: bool) -> None:
         if resume and path.exists():
             held, rows = read_rows(path)
             if held != header:
@@ -80,6 +104,23 @@ class Store:
             raise FidelityError(
                 f"{self._path}: cannot be written: {error.strerror}; name another file with --json"
             ) from error
+
+
+def _locked(path: Path) -> BaseFileLock:
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(path.with_suffix(".lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise FidelityError(
+            f"another process measures into {path}; stop it, or name another file with --json"
+        ) from error
+    except OSError as error:
+        raise FidelityError(
+            f"{path}: cannot be written: {error.strerror}; name another file with --json"
+        ) from error
+    return lock
 
 
 def read_rows(path: Path) -> tuple[Header, list[EditRow]]:

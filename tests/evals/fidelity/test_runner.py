@@ -79,7 +79,8 @@ def test_a_stopped_measurement_goes_on(
 ) -> None:
     keep = tmp_path / "out.edits.jsonl"
     first = Counting()
-    measure([runs], config, tiny_model, limit=2, keep=keep, progress=first)
+    started = measure([runs], config, tiny_model, limit=2, keep=keep, progress=first)
+    assert started.report.edits == 2
     with keep.open("a", encoding="utf-8") as file:
         file.write('{"key": "cut o')  # killed while it wrote
     second = Counting()
@@ -103,6 +104,14 @@ def test_another_measurement_is_not_resumed(
     other = config.model_copy(update={"call_tokens": 5})
     with pytest.raises(FidelityError, match="another model or with other options"):
         measure([runs], other, tiny_model, limit=1, keep=keep, resume=True)
+
+
+def test_two_at_once_are_told(config: Config, tmp_path: Path) -> None:
+    path = tmp_path / "out.edits.jsonl"
+    header = Header(fingerprint="f", config=config)
+    with Store(path, header), pytest.raises(FidelityError, match="another process measures into"):
+        Store(path, header, resume=True)
+    Store(path, header, resume=True).close()
 
 
 def test_no_time_is_told(runs: Path, config: Config, tiny_model: LoadedModel) -> None:
@@ -132,8 +141,14 @@ def test_what_does_not_fit_is_skipped_and_told(
     assert len(found.rows) == 5  # two of them generated
 
 
-def test_generated_edits_alone(config: Config, tiny_model: LoadedModel) -> None:
-    found = measure([], config, tiny_model, limit=3)
+@pytest.mark.parametrize("every", [2, 1])
+def test_generated_edits_alone(
+    config: Config, tiny_model: LoadedModel, runs: Path, every: int
+) -> None:
+    selection = config.selection.model_copy(update={"generated": every})
+    config = config.model_copy(update={"selection": selection, "orders": (Order.EDIT_FIRST,)})
+    found = measure([runs] if every == 1 else [], config, tiny_model, limit=3)
+    assert found.report.complete
     assert found.report.edits == 0
     assert found.report.generated == 3
     assert {row.kind for row in found.rows} == {Kind.COPY, Kind.STALE, Kind.SECRET}
