@@ -125,6 +125,14 @@ class ChatService:
         with self.exclusive():
             return self.sessions.open(tenant, session_id)
 
+    def drop(self, tenant: str) -> None:
+        """Give up the sessions and the KV of a tenant who comes no more."""
+        with self.exclusive():
+            for session in self.sessions:
+                if session.tenant == tenant:
+                    self.sessions.drop(tenant, session.id)
+            self.engine.drop(tenant)
+
     def exclusive(self) -> AbstractContextManager[None]:
         """Hold the engine."""
         return self.engine.exclusive()

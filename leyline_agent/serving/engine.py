@@ -203,6 +203,10 @@ class Engine(Host):
         self.forest.evict(tokens - self.pool.num_free)
         return self.pool.num_free >= tokens
 
+    def drop(self, tenant: str) -> None:
+        """Give up the idle cached prefixes of a tenant who comes no more."""
+        self.forest.drop(tenant)
+
     def keep(self, run: Run) -> None:
         """Put what is canonical of a run that has ended into its tenant's tree."""
         sequence = run.sequence

@@ -114,6 +114,10 @@ class Host(ABC):
         """Give up idle cached prefixes for so many tokens; whether there is room now."""
 
     @abstractmethod
+    def drop(self, tenant: str) -> None:
+        """Give up the idle cached prefixes of a tenant who comes no more."""
+
+    @abstractmethod
     def scrub(self, session: EngineSession, keep: Cached) -> int:
         """Give up all a session had computed but what `keep` consists of.
 

@@ -305,6 +305,11 @@ class LlamaHost(Host):
             self._drop(min(idle, key=lambda tape: tape.used))
         return True
 
+    def drop(self, tenant: str) -> None:
+        """Give up the tapes of a tenant who comes no more, but for those that somebody holds."""
+        for tape in [tape for tape in self.tapes if tape.tenant == tenant and not tape.holders]:
+            self._drop(tape)
+
     def _has_room(self, tokens: int) -> bool:
         try:
             self.check_room(tokens)

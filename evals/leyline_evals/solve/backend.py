@@ -15,10 +15,21 @@ from leyline_evals.solve.arms import Mechanism
 from leyline_evals.solve.episode import Call
 from leyline_evals.solve.errors import EvalError
 
-__all__ = ["BUNDLED", "SCRIPTED", "Backend", "Channel", "ModelConfig", "Price", "check", "connect"]
+__all__ = [
+    "BUNDLED",
+    "LLAMA_CPP",
+    "SCRIPTED",
+    "Backend",
+    "Channel",
+    "ModelConfig",
+    "Price",
+    "check",
+    "connect",
+]
 
 SCRIPTED = "scripted"
 BUNDLED = "bundled"
+LLAMA_CPP = "llama_cpp"
 PLAIN_WAYS = ("cache_salt", "cache_prompt", "tenant")
 
 
@@ -36,14 +47,15 @@ class ModelConfig(BaseModel):
     """Which model is asked, and how.
 
     Attributes:
-        name: `scripted`; `bundled` or `bundled/NAME` for the engine in this process; else a litellm
-            name, or what a server at `base_url` calls its model.
+        name: `scripted`; `bundled` or `bundled/NAME` for the engine in this process,
+            `llama_cpp/NAME` for llama.cpp there; else a litellm name, or a server's.
         base_url: an OpenAI-compatible server.
         adapter: what speaks to that server: "openai", "http" for a `leyline serve`, ...
         plain: how `base_url`'s prefix cache is got around: a field of the body that it knows
             ("cache_salt": vLLM, "cache_prompt": llama.cpp), or a "tenant" a call (`leyline serve`).
         temperature, top_p: of every call; None leaves it to the model's side.
-        kv_gib: memory for keys and values of the engine in this process.
+        kv_gib: memory for keys and values of the bundled engine.
+        cells: tokens that llama.cpp holds at once; None for its own choice.
         price: where the provider's is not known.
         recall: let the model see again what policies cut.
     """
@@ -57,6 +69,7 @@ class ModelConfig(BaseModel):
     temperature: float | None = Field(0.7, ge=0, allow_inf_nan=False)
     top_p: float | None = Field(None, gt=0, le=1)
     kv_gib: float = Field(4.0, gt=0, allow_inf_nan=False)
+    cells: int | None = Field(None, ge=1)
     price: Price | None = None
     recall: bool = False
 
@@ -99,10 +112,10 @@ def connect(model: ModelConfig, workers: int) -> AbstractContextManager[Backend]
         from leyline_evals.solve.scripted import Scripted
 
         return Scripted()
-    if is_bundled(model):
-        from leyline_evals.solve.bundled import Bundled
+    if is_in_process(model):
+        from leyline_evals.solve import in_process
 
-        return Bundled.load(model, workers)
+        return in_process.load(model, workers)
     from leyline_evals.solve.remote import Remote
 
     return Remote(model)
@@ -119,7 +132,7 @@ def check(model: ModelConfig, mechanisms: Iterable[Mechanism]) -> None:
         raise EvalError(f"--plain {model.plain}: one of {', '.join(PLAIN_WAYS)}")
     if model.base_url is None and (model.adapter != "openai" or model.plain is not None):
         raise EvalError("--adapter and --plain are for a server; name it with --base-url")
-    if is_bundled(model) or model.name == SCRIPTED:
+    if is_in_process(model) or model.name == SCRIPTED:
         return
     from leyline_evals.solve.remote import Remote
 
@@ -128,6 +141,6 @@ def check(model: ModelConfig, mechanisms: Iterable[Mechanism]) -> None:
         remote.check(mechanism)
 
 
-def is_bundled(model: ModelConfig) -> bool:
-    """Whether the engine in this process serves it."""
-    return model.name.partition("/")[0] == BUNDLED and model.base_url is None
+def is_in_process(model: ModelConfig) -> bool:
+    """Whether an engine in this process serves it."""
+    return model.name.partition("/")[0] in (BUNDLED, LLAMA_CPP) and model.base_url is None

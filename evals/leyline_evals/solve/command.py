@@ -169,6 +169,7 @@ def _model(options: RunOptions) -> ModelConfig:
         temperature=options.temperature,
         top_p=options.top_p,
         kv_gib=options.kv_gib,
+        cells=options.cells,
         price=None if options.price is None else _price(options.price),
         recall=options.recall,
     )

@@ -41,8 +41,9 @@ class RunOptions:
         typer.Option(
             "--model",
             "-m",
-            help="A litellm name; bundled or bundled/NAME for the engine in this process; with "
-            "--base-url what the server calls it; scripted for what the benchmark itself says.",
+            help="A litellm name; bundled or bundled/NAME for the engine in this process, "
+            "llama_cpp/NAME for llama.cpp there; with --base-url what the server calls it; "
+            "scripted for what the benchmark itself says.",
         ),
     ] = None
     base_url: Annotated[
@@ -119,6 +120,9 @@ class RunOptions:
     kv_gib: Annotated[
         float, typer.Option("--kv-gib", help="bundled: memory for keys and values, in GiB.")
     ] = 4.0
+    cells: Annotated[
+        int | None, typer.Option("--cells", min=1, help="llama_cpp: tokens held at once.")
+    ] = None
     price: Annotated[
         str | None,
         typer.Option(

@@ -297,6 +297,18 @@ def test_a_recurrent_state_is_continued_or_begun_anew() -> None:
     assert digests(model, ended(run)) == prefilled(run.sequence.tokens)
 
 
+def test_a_tenant_who_comes_no_more_gives_up_what_nobody_holds(host: LlamaHost) -> None:
+    left, held, other = begun(host, tenant="a"), begun(host, [1, 2, 3], "a"), begun(host)
+    left.release()
+    other.release()
+    host.drop("a")
+    host.drop("never seen")
+    assert [tape.tenant for tape in host.tapes] == ["a", ""]
+    again = host.start(Prompt(TEXT, "a"))
+    assert again.receipt.reused_exact == 0
+    assert len(held) == 3
+
+
 @st.composite
 def edits(draw: st.DrawFn, length: int) -> list[Directive]:
     """A few directives on a sequence."""

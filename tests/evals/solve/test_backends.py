@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from leyline_adapters.bundled.in_process import BundledAdapter
+from leyline_agent.serving.engine import Engine
 from leyline_agent.session import Session
 from leyline_agent.testing import DeterministicModel
 from leyline_agent.testing.model import chunks
@@ -20,11 +22,12 @@ from leyline_evals.solve.backend import Backend, ModelConfig, check
 from leyline_evals.solve.driver import Limits, StepRecord
 from leyline_evals.solve.episode import EpisodeModel
 from leyline_evals.solve.errors import EvalError, LimitReached, ModelFailed
+from leyline_evals.solve.in_process import InProcess
 from leyline_evals.solve.remote import Remote
 from leyline_evals.solve.scripted import Scripted
 
 if TYPE_CHECKING:
-    from leyline_agent.serving.engine import Engine
+    from leyline_agent.serving.chat import ChatService
 
 # litellm's own, of pydantic and of event loops.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
@@ -60,6 +63,11 @@ def episode(
     return steps
 
 
+def bundled(service: ChatService) -> InProcess:
+    """The backend over the tiny model."""
+    return InProcess(service, BundledAdapter, {"bundled": "1"})
+
+
 def check_mechanisms(found: dict[Mechanism, list[StepRecord]]) -> None:
     """That every mechanism did what it is called after, on the same prompts."""
     for steps in found.values():
@@ -80,25 +88,24 @@ def check_mechanisms(found: dict[Mechanism, list[StepRecord]]) -> None:
 
 
 def test_the_bundled_engine_does_every_mechanism_at_once_and_keeps_nothing(
-    tiny_engine: Engine,
+    tiny_service: ChatService,
 ) -> None:
-    from leyline_evals.solve.bundled import Bundled
-
-    with Bundled(tiny_engine, "tiny") as backend:
+    with bundled(tiny_service) as backend:
         with ThreadPoolExecutor(5) as pool:
             played = pool.map(lambda name: episode(backend, name, f"run/{name.value}"), Mechanism)
             found = dict(zip(Mechanism, played, strict=True))
-        assert {"torch", "dtype", "model"} <= backend.versions().keys()
+        assert backend.versions() == {"model": "tiny", "bundled": "1"}
     check_mechanisms(found)
     assert all(step.ttft_ms for steps in found.values() for step in steps)
-    assert tiny_engine.forest.num_tokens == 0
-    assert tiny_engine.pool.num_used == 0
+    engine = tiny_service.engine
+    assert isinstance(engine, Engine)
+    assert engine.forest.num_tokens == 0
+    assert engine.pool.num_used == 0
+    assert not list(tiny_service.sessions)
 
 
-def test_no_episode_profits_from_another(tiny_engine: Engine) -> None:
-    from leyline_evals.solve.bundled import Bundled
-
-    with Bundled(tiny_engine, "tiny") as backend:
+def test_no_episode_profits_from_another(tiny_service: ChatService) -> None:
+    with bundled(tiny_service) as backend:
         first = backend.open(Mechanism.PREFIX_CACHE, "one", ())
         messages = [{"role": "user", "content": "the same beginning " * 5}]
         asked = {"messages": messages, "max_tokens": 1}
@@ -108,11 +115,9 @@ def test_no_episode_profits_from_another(tiny_engine: Engine) -> None:
         assert usage["prompt_tokens_details"]["cached_tokens"] == 0
 
 
-def test_a_full_context_is_a_limit_of_the_episode(tiny_engine: Engine) -> None:
-    from leyline_evals.solve.bundled import Bundled
-
+def test_a_full_context_is_a_limit_of_the_episode(tiny_service: ChatService) -> None:
     with (
-        Bundled(tiny_engine, "tiny") as backend,
+        bundled(tiny_service) as backend,
         pytest.raises(LimitReached, match=r"context|fit") as reached,
     ):
         episode(backend, Mechanism.PLAIN, "long", num_lines=1000)
@@ -211,7 +216,12 @@ def test_a_mechanism_that_cannot_be_had_is_told(
 
 def test_mechanisms_that_can_be_had_are_taken() -> None:
     served = ModelConfig(name="x", base_url="http://h", adapter="http")
-    for model in (ModelConfig(name="scripted"), ModelConfig(name="bundled/x"), served):
+    for model in (
+        ModelConfig(name="scripted"),
+        ModelConfig(name="bundled/x"),
+        ModelConfig(name="llama_cpp"),
+        served,
+    ):
         check(model, Mechanism)
     check(ModelConfig(name="gpt-5"), [Mechanism.PREFIX_CACHE])
 
