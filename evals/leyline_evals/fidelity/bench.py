@@ -147,37 +147,49 @@ class Bench:
             line.sequence.truncate(end)
         return [torch.cat(own) for own in found]
 
-    def greedy(self, line: Line, at_most: int, stops: frozenset[int]) -> list[int]:
-        """The likeliest continuation, up to and with a token that stops it. The line stays."""
-        end, logits = len(line.sequence), _known(line)
-        found: list[int] = []
-        while len(found) < at_most:
-            found.append(int(logits.argmax()))
-            if found[-1] in stops or len(found) == at_most:
-                break
-            further = self.extend(line.sequence, found[-1:])
-            self.compute([further])
-            logits = _known(further)
-        line.sequence.truncate(end)
+    def greedy(
+        self, lines: Sequence[Line], at_most: Sequence[int], stops: frozenset[int]
+    ) -> list[list[int]]:
+        """Each line's likeliest continuation, up to and with a token that stops it.
+
+        All take a step together; the lines end up as they were.
+        """
+        ends = [len(line.sequence) for line in lines]
+        found: list[list[int]] = [[] for _ in lines]
+        going = {number: line for number, line in enumerate(lines) if at_most[number] > 0}
+        while going:
+            steps: dict[int, Line] = {}
+            for number, line in going.items():
+                token = int(_known(line).argmax())
+                found[number].append(token)
+                if token not in stops and len(found[number]) < at_most[number]:
+                    steps[number] = self.extend(line.sequence, [token])
+            self.compute(list(steps.values()))
+            going = steps
+        for line, end in zip(lines, ends, strict=True):
+            line.sequence.truncate(end)
         return found
 
     def follow(
-        self, line: Line, tokens: Sequence[int], at_most: int, stops: frozenset[int]
-    ) -> list[int]:
-        """`greedy`, for a line likely to say `tokens`: computed again only where it differs."""
-        [logits] = self.score([line], tokens)
-        said = logits.argmax(-1).tolist()
-        same = common_prefix(said, tokens)
-        if same == len(tokens):
-            return list(tokens)
-        end = len(line.sequence)
-        found = [*tokens[:same], said[same]]
-        if found[-1] in stops or len(found) >= at_most:
-            return found
-        further = self.extend(line.sequence, found)
-        self.compute([further])
-        found += self.greedy(further, at_most - len(found), stops)
-        line.sequence.truncate(end)
+        self, lines: Sequence[Line], tokens: Sequence[int], at_most: int, stops: frozenset[int]
+    ) -> list[list[int]]:
+        """`greedy`, for lines likely to say `tokens`: computed again only where they differ."""
+        ends = [len(line.sequence) for line in lines]
+        found: list[list[int]] = []
+        apart: dict[int, Line] = {}
+        for number, logits in enumerate(self.score(lines, tokens)):
+            said = logits.argmax(-1).tolist()
+            same = common_prefix(said, tokens)
+            found.append([*tokens[:same], *said[same : same + 1]])
+            if same < len(tokens) and said[same] not in stops and same + 1 < at_most:
+                apart[number] = lines[number]
+        further = [self.extend(line.sequence, found[number]) for number, line in apart.items()]
+        self.compute(further)
+        left = [at_most - len(found[number]) for number in apart]
+        for number, rest in zip(apart, self.greedy(further, left, stops), strict=True):
+            found[number] += rest
+        for line, end in zip(lines, ends, strict=True):
+            line.sequence.truncate(end)
         return found
 
     def deviations(self, line: Line, honest: CachedSequence) -> list[int]:

@@ -61,7 +61,10 @@ class Measurer:
                 }
             )
             arms = {
-                order: judge.rows(self._spliced(lines, base, case, order, honest))
+                order: judge.rows(
+                    self._spliced(lines, base, case, order, honest),
+                    asked=order is Order.EDIT_FIRST,
+                )
                 for order in self._config.orders
             }
         return EditRow(
@@ -147,26 +150,29 @@ class _Judge:
         self._expected = torch.log_softmax(logits, dim=-1)
         self._call: list[int] | None = None
         if calls:
-            self._call = bench.greedy(honest, self._most, chat.stop_ids)
+            [self._call] = bench.greedy([honest], [self._most], chat.stop_ids)
 
-    def rows(self, lines: Mapping[str, Line]) -> dict[str, ArmRow]:
-        """A row a line, by name."""
+    def rows(self, lines: Mapping[str, Line], *, asked: bool = True) -> dict[str, ArmRow]:
+        """A row a line, by name; `asked` for their next calls, if any line is."""
         ordered = list(lines.values())
-        asked: dict[str, list[float]] = {}
+        heard: dict[str, list[float]] = {}
         for name, tokens in self._case.asked.items():
-            asked[name] = [_log_prob(found, tokens) for found in self._score(ordered, tokens)]
+            heard[name] = [_log_prob(found, tokens) for found in self._score(ordered, tokens)]
+        same = self._same_calls(ordered) if asked else [None] * len(ordered)
         rows: dict[str, ArmRow] = {}
         scored = self._score(ordered, self._case.continuation)
         for number, (name, found) in enumerate(zip(lines, scored, strict=True)):
-            said = {key: round(values[number], 4) for key, values in asked.items()}
-            rows[name] = self._row(found, ordered[number], said)
+            said = {key: round(values[number], 4) for key, values in heard.items()}
+            rows[name] = self._row(found, ordered[number], said, same[number])
         return rows
 
     @property
     def _score(self) -> Callable[[Sequence[Line], Sequence[int]], Iterator[Tensor]]:
         return self._bench.score
 
-    def _row(self, logits: Tensor, line: Line, said: Mapping[str, float]) -> ArmRow:
+    def _row(
+        self, logits: Tensor, line: Line, said: Mapping[str, float], same_call: bool | None
+    ) -> ArmRow:
         found = torch.log_softmax(logits, dim=-1)
         kl = (self._expected.exp() * (self._expected - found)).sum(-1).clamp_min(0)
         agreeing = found.argmax(-1) == self._expected.argmax(-1)
@@ -180,15 +186,16 @@ class _Judge:
             recomputed=line.recomputed,
             said=dict(said),
             right=right,
-            same_call=self._same_call(line),
+            same_call=same_call,
         )
 
-    def _same_call(self, line: Line) -> bool | None:
+    def _same_calls(self, lines: Sequence[Line]) -> list[bool | None]:
+        """Whether each line's next call is honest's; None where that was not asked."""
         if self._call is None:
-            return None
-        stops = self._chat.stop_ids
-        found = self._bench.follow(line, self._call, self._most, stops)
-        return self._means(found) == self._means(self._call)
+            return [None] * len(lines)
+        expected = self._means(self._call)
+        found = self._bench.follow(lines, self._call, self._most, self._chat.stop_ids)
+        return [self._means(tokens) == expected for tokens in found]
 
     def _means(self, tokens: Sequence[int]) -> str:
         return meaning(self._chat.tokenizer.decode(list(tokens)))

@@ -96,13 +96,16 @@ def test_following_is_as_good_as_saying_anew(bench: Bench, cases: list[Case]) ->
     case = cases[0]
     arms = parse_arms(["amortize", "unrotated"])
     lines = [measured(bench, case, Order.EDIT_FIRST, arm) for arm in arms]
-    first = bench.greedy(lines[0], 8, frozenset())
-    for line in lines:
-        expected = bench.greedy(line, 8, frozenset())
-        assert bench.follow(line, first, 8, frozenset()) == expected
-    assert len(first) == 8
-    stop = frozenset({first[2]})
-    assert bench.greedy(lines[0], 8, stop) == first[: first.index(first[2]) + 1]
+    alone = [bench.greedy([line], [8], frozenset())[0] for line in lines]
+    assert bench.greedy(lines, [8, 8], frozenset()) == alone
+    assert alone[0] != alone[1]
+    assert bench.follow(lines, alone[0], 8, frozenset()) == alone
+    assert bench.follow(lines, alone[1], 8, frozenset()) == alone
+    stop = frozenset({alone[0][2]})
+    until = alone[0][: alone[0].index(alone[0][2]) + 1]
+    assert bench.greedy(lines[:1], [8], stop) == [until]
+    assert bench.follow(lines[:1], until, 8, stop) == [until]
+    assert bench.greedy(lines, [0, 2], frozenset()) == [[], alone[1][:2]]
     bench.release(lines)
 
 
