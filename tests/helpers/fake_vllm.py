@@ -15,8 +15,11 @@ from typing import Any
 import httpx
 
 from leyline_adapters.vllm.wire import KEY, Ask, Told
+from leyline_agent.adapter import CallingAdapter
+from leyline_agent.testing.talk import Talk, long_text
 
 BEGIN, END, NEWLINE = 1, 2, 3
+CHAT, STAGE = "/v1/chat/completions", "/v1/completions"
 CONTEXT = 4000
 
 
@@ -306,3 +309,18 @@ class FakeVllm:
 
 def _digest(before: list[int], token: int) -> int:
     return hash((before[-1] if before else 0, len(before), token)) & 0xFFFFFFFF
+
+
+def talk(adapter: CallingAdapter, **options: Any) -> Talk:
+    """A conversation with two long messages behind its task."""
+    made = Talk(adapter, {"temperature": 0, "max_tokens": 6, **options})
+    made.say("You help.", role="system")
+    made.say("Tell what you see.")
+    made.say(long_text(80, 1), role="assistant")
+    made.say(long_text(80, 2))
+    return made
+
+
+def paths(fake: FakeVllm) -> list[str]:
+    """Where requests went, renderings aside."""
+    return [path for path, _ in fake.requests if path != "/tokenize"]

@@ -51,6 +51,7 @@ def committed(
     asking.add(asking.last(), told)
     usage = read(answer.get("usage") or {})
     made = receipt(turn, asking.answered, (usage.completion or 0) if usage else 0)
+    made = made.model_copy(update={"ttft_ms": asking.ttft_ms})
     reply = _reply(answer)
     sampled = sampled_tokens(answer)
     computed = sampled if word else (sampled or ())[:-1]  # nothing was computed behind the last
@@ -156,6 +157,8 @@ class Streamed:
         choices = chunk.get("choices") or ()
         for choice in choices:
             self._tokens += choice.get("token_ids") or ()
+            if self._tokens:
+                self._asking.sampled()
             if choice.get("finish_reason"):
                 self._stop = {k: choice.get(k) for k in ("finish_reason", "stop_reason")}
         if chunk.get("usage"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -63,6 +64,8 @@ class Asking:
         session: whose turn it is.
         turn: the turn.
         server: who is asked.
+        started: when the turn was begun, by `time.perf_counter`.
+        ttft_ms: milliseconds from then to its first token; None where it is not streamed.
         answered: the stages that were answered so far.
         unheld: a stage's KV was not kept, so that nothing can build on it.
         done: the turn is committed; its handles are its version's.
@@ -71,6 +74,8 @@ class Asking:
     session: Session
     turn: Turn
     server: Server
+    started: float
+    ttft_ms: float | None = None
     answered: list[Answered] = field(default_factory=list)
     unheld: bool = False
     done: bool = False
@@ -136,6 +141,11 @@ class Asking:
         ask = self._ask(self.last(), keep=not nameless)
         params = {KEY: ask.model_dump(), "prompt_token_ids": list(self.turn.tokens)}
         return {**self._salted(), "kv_transfer_params": params, "return_token_ids": True}
+
+    def sampled(self) -> None:
+        """A token has come."""
+        if self.ttft_ms is None:
+            self.ttft_ms = (time.perf_counter() - self.started) * 1e3
 
     def settling_body(self, answer: Mapping[str, Any]) -> dict[str, Any] | None:
         """The request that tells what an answer did not; None where there is nothing to ask.

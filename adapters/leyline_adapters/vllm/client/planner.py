@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -57,10 +58,11 @@ class Planner:
         return PlannedCall(asked, self._chat(asked, commit))
 
     def _chat(self, asked: Mapping[str, Any], commit: Commit) -> Asking:
+        started = time.perf_counter()
         session = self._sessions.open(commit.session)
         renderer = SessionRenderer.of(self._renderer, session.replies, asked)
         turn = plan_chat(renderer, asked["messages"], _tools(asked), session, commit, self._limits)
-        asking = self._asking(session, turn)
+        asking = self._asking(session, turn, started)
         with asking:
             asking.run_stages(self._sender(session.id))
         return asking
@@ -120,15 +122,15 @@ class Planner:
 
     def _made(self, session: Session, turn: Turn) -> Receipt:
         """A turn without a reply."""
-        asking = self._asking(session, turn)
+        asking = self._asking(session, turn, time.perf_counter())
         with asking:
             send = self._sender(session.id)
             asking.run_stages(send)
             answer = send(COMPLETIONS, asking.stage_body(asking.last(), turn.tokens))
             return committed(asking, {key: answer.get(key) for key in _WORD})
 
-    def _asking(self, session: Session, turn: Turn) -> Asking:
-        return Asking(session, _with_what_is_held(turn), self._server)
+    def _asking(self, session: Session, turn: Turn, started: float) -> Asking:
+        return Asking(session, _with_what_is_held(turn), self._server, started)
 
     def _session(self, name: str) -> Session:
         session = self._sessions.find(name)
