@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from leyline_adapters.llama_cpp.adapter import LlamaCppAdapter
+from leyline_adapters.llama_cpp.binding import LlamaModel
 from leyline_adapters.llama_cpp.host import HostConfig, LlamaHost
-from leyline_adapters.llama_cpp.library import LlamaModel
 from leyline_adapters.llama_cpp.tokenizer import LlamaTokenizer
 from leyline_agent.serving.chat import ChatService
 from leyline_agent.serving.render import ChatRenderer
@@ -21,7 +21,7 @@ CONFIG = HostConfig(tapes=8)
 @pytest.fixture(scope="session")
 def model(embedded_gguf: Path) -> Iterator[LlamaModel]:
     """The embedded model with one context."""
-    loaded = LlamaModel(embedded_gguf, cells=CELLS, sequences=2 * CONFIG.tapes, threads=2)
+    loaded = LlamaModel(embedded_gguf, cells=CELLS, sequences=2 * CONFIG.tapes, threads=1)
     yield loaded
     loaded.close()
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from leyline_adapters.bundled.serving import ServiceAdapter
+from leyline_adapters.llama_cpp.binding import LlamaModel
 from leyline_adapters.llama_cpp.host import HostConfig, LlamaHost
-from leyline_adapters.llama_cpp.library import LlamaModel
 from leyline_adapters.llama_cpp.tokenizer import LlamaTokenizer
 from leyline_agent.adapter import Capabilities
 from leyline_agent.directive import Mode

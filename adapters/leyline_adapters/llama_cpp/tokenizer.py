@@ -13,7 +13,7 @@ from jinja2 import TemplateError
 from jinja2.ext import loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from leyline_adapters.llama_cpp.library import LlamaModel
+from leyline_adapters.llama_cpp.binding import LlamaModel
 
 __all__ = ["AddedToken", "LlamaTokenizer", "rendered"]
 

@@ -1,0 +1,42 @@
+"""Files that are no models, and contexts that cannot splice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from leyline_adapters.llama_cpp.adapter import LlamaCppAdapter
+from leyline_adapters.llama_cpp.host import HostConfig
+from leyline_agent.adapter import as_adapter
+from leyline_agent.errors import EngineError, UnsupportedModel
+from leyline_agent.receipt import Reason
+
+
+def test_by_name() -> None:
+    adapter = as_adapter("llama_cpp")
+    assert adapter.name == "llama_cpp"
+
+
+def test_what_is_no_model(tmp_path: Path, embedded_gguf: Path) -> None:
+    text = tmp_path / "model.gguf"
+    text.write_text("not weights")
+    with pytest.raises(UnsupportedModel, match=r"model.gguf is no GGUF file"):
+        LlamaCppAdapter.load(text)
+    text.write_bytes(embedded_gguf.read_bytes()[:5_000_000])
+    with pytest.raises(UnsupportedModel, match=r"llama.cpp cannot load .*model.gguf"):
+        LlamaCppAdapter.load(text)
+    with pytest.raises(UnsupportedModel, match="is no file; llama.cpp reads GGUF files"):
+        LlamaCppAdapter.load(tmp_path)
+    with pytest.raises(UnsupportedModel, match="is on the hub"):
+        LlamaCppAdapter.load("owner/name")
+    with pytest.raises(EngineError, match="kv_type 'q3' is none of"):
+        LlamaCppAdapter.load(kv_type="q3")
+
+
+def test_quantised_keys_are_forgotten_instead_of_moved() -> None:
+    config = HostConfig(tapes=2)
+    adapter = LlamaCppAdapter.load(config=config, cells=512, threads=1, kv_type="q8_0")
+    facts = adapter.service.engine.model.facts
+    assert facts.refusal is Reason.ENGINE_CANNOT_SPLICE
+    assert "q8_0" in facts.detail
