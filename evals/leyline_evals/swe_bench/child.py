@@ -161,6 +161,7 @@ def grade(parent: Parent, told: dict[str, Any]) -> dict[str, Any]:
 
     os.chdir(told["folder"])  # swebench's logs are relative.
     spec, prediction = make_test_spec(told["instance"]), told["prediction"]
+    (_logs(prediction) / "report.json").unlink(missing_ok=True)  # It is of another patch.
     if told["box"] is None:
         import docker
 

@@ -84,6 +84,19 @@ def test_a_patch_that_does_not_apply_is_not_resolved(drivers: Drivers, tmp_path:
         assert "the patch does not apply" in found.detail
 
 
+def test_what_was_graded_before_is_not_counted_again(drivers: Drivers, tmp_path: Path) -> None:
+    instance, bench = Instance.model_validate(shipped()), drivers().bench
+    prediction = {"instance_id": instance.instance_id, "model_name_or_path": "m"}
+    counted = []
+    for patch in (instance.patch, "no patch"):
+        made = {**prediction, "model_patch": patch}
+        bench.grade(instance, made, tmp_path)
+        name = bench.report([instance], {instance.instance_id: made}, tmp_path)
+        report = json.loads((tmp_path / name).read_text())
+        counted.append((report["resolved_instances"], report["error_instances"]))
+    assert counted == [(1, 0), (0, 1)]
+
+
 def test_a_wrong_patch_is_told_with_the_tests_that_fail(drivers: Drivers, tmp_path: Path) -> None:
     row = shipped()
     wrong = row["patch"].replace("max(merged[-1].end, span.end)", "span.end")
