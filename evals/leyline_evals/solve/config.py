@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -136,9 +136,10 @@ def cells(config: RunConfig) -> Iterator[Cell]:
                 yield Cell(task, arm, seed)
 
 
-def digest_of(value: BaseModel) -> str:
-    """SHA-256 of a model's JSON with sorted keys."""
-    text = json.dumps(value.model_dump(mode="json"), sort_keys=True, ensure_ascii=True)
+def digest_of(value: BaseModel | Mapping[str, Any]) -> str:
+    """SHA-256 of a model's JSON, or of what was read of it, with sorted keys."""
+    found = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+    text = json.dumps(found, sort_keys=True, ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

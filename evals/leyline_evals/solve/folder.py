@@ -14,6 +14,7 @@ is thrown away and run again.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -27,7 +28,7 @@ from typing import Literal, TypeVar
 from pydantic import BaseModel, Field, ValidationError
 
 from leyline_agent._version import __version__
-from leyline_evals.solve.config import Cell, RunConfig, cells
+from leyline_evals.solve.config import Cell, RunConfig, cells, digest_of
 from leyline_evals.solve.errors import CorruptRun, EvalError
 from leyline_evals.solve.rows import EpisodeRow, Key
 
@@ -105,8 +106,10 @@ class RunFolder:
         file = path / CONFIG
         if not file.is_file():
             raise EvalError(f"{path} holds no run: there is no {CONFIG} in it")
-        found = _parsed(RunFile, _text(file), f"{file}")
-        if found.config.digest != found.sha256:
+        text = _text(file)
+        found = _parsed(RunFile, text, f"{file}")
+        # As it is written: a later Leyline's config may have more fields.
+        if digest_of(json.loads(text)["config"]) != found.sha256:
             raise CorruptRun(
                 f"{file}: the config is not the one that was registered (sha256 "
                 f"{found.sha256[:12]}...): it was changed afterwards{AGAIN}"

@@ -241,7 +241,7 @@ class _Episode:
         task = sitter.tasks[cell.task]
         scripted = config.model.name == SCRIPTED
         script = sitter.driver.script(task, cell.seed) if scripted else ()
-        tenant = f"{config.digest[:12]}/{cell.arm.slug}/{cell.task}/{cell.seed}"
+        tenant = f"{sitter.folder.file.sha256[:12]}/{cell.arm.slug}/{cell.task}/{cell.seed}"
         channel = sitter.backend.open(cell.arm.mechanism, tenant, script)
         try:
             session = Session(

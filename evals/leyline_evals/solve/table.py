@@ -72,16 +72,19 @@ def _rates(arms: Sequence[ArmReport]) -> Table:
 
 
 def _costs(arms: Sequence[ArmReport]) -> Table:
-    titles = ("prefilled", "compute", "spliced", "first token", "p99", "wall", "cost")
-    table = _table("arm, each solved task", *titles)
+    titles = ("prefilled", "compute", "spliced", "first token", "p99")
+    each = ("prefilled / solved", "compute /", "wall /", "cost /")
+    table = _table("arm", *titles, *each)
     for arm in arms:
         table.add_row(
             printable(arm.arm),
-            words.count(arm.prefilled_per_solved),
-            words.count(arm.compute_per_solved),
+            f"{arm.prefilled_tokens:,}",
+            f"{arm.compute_tokens:,}",
             f"{arm.spliced_tokens:,}",
             words.milliseconds(arm.ttft_p50),
             words.milliseconds(arm.ttft_p99),
+            words.count(arm.prefilled_per_solved),
+            words.count(arm.compute_per_solved),
             words.seconds(arm.wall_per_solved),
             words.dollars(arm.cost_per_solved),
         )

@@ -29,11 +29,10 @@ COLUMNS = {
     "solved": "episodes that solved their task, of those that ended without an error",
     "95 %": "Wilson interval; it takes episodes for independent, which seeds of a task are not",
     "rereads": "reads of a file read before and not written since",
-    "prefilled": "prompt tokens prefilled in all episodes, for each solved one",
-    "compute": "the same with the tokens that repair computed again",
-    "spliced": "prompt tokens reused behind an edit, in all",
+    "prefilled": "prompt tokens prefilled; compute: with those that repair computed again",
+    "spliced": "prompt tokens reused behind an edit",
     "first token": "milliseconds to a reply's first token, median and p99 of all turns",
-    "wall, cost": "wall time and dollars of all episodes, for each solved one",
+    "/ solved": "what all episodes took, for each solved one: tokens, wall time, dollars",
 }
 
 COMPARED = {
@@ -47,7 +46,7 @@ COMPARED = {
 
 def plan(config: RunConfig) -> Iterator[str]:
     """What is going to be run, and what it can show."""
-    counted = f"{len(config.tasks)} tasks x {len(config.seeds)} seeds x {len(config.arms)} arms"
+    counted = _shape(len(config.tasks), len(config.seeds), len(config.arms))
     yield f"{config.driver.name}: {counted}, {config.size} episodes; model {config.model.name}"
     for arm in config.arms:
         yield f"  {arm.name}"
@@ -62,14 +61,14 @@ def plan(config: RunConfig) -> Iterator[str]:
 
 def seen(tasks: int, seeds: int, registered: Registration) -> str:
     """The difference that a plan can see."""
-    shape = f"With {tasks} task{'s' * (tasks > 1)} x {seeds} seed{'s' * (seeds > 1)}"
+    shape = f"With {_many(tasks, 'task')} x {_many(seeds, 'seed')}"
     given = (
         f"{registered.power:.0%} of the time, at the level {registered.alpha:g}, if about "
         f"{registered.rate:.0%} are solved and episodes of a task correlate by {registered.icc:g}"
     )
     if registered.detectable is None:
         if 2 * 0.5**tasks > registered.alpha:
-            why = f"the exact test of {tasks} tasks is never below {2 * 0.5**tasks:.3g}"
+            why = f"the exact test of {_many(tasks, 'task')} is never below {2 * 0.5**tasks:.3g}"
             return f"{shape} no difference can be seen, however large: {why}. Add tasks."
         return f"{shape} no difference is seen ({given}). Add tasks."
     points = registered.detectable * 100
@@ -91,9 +90,9 @@ def sat(path: Path, episodes: int, what: Sat) -> Iterator[str]:
 
 def setting(run: RunReport) -> str:
     """What was run."""
-    shape = f"{len(run.tasks)} tasks x {run.seeds} seeds x {len(run.arms)} arms"
-    done = f"{run.finished} of {run.planned} episodes"
-    return f"{run.run}: {run.benchmark}, {run.model}, {shape}, {done} in {run.sittings} sittings"
+    shape = _shape(len(run.tasks), run.seeds, len(run.arms))
+    done = f"{run.finished} of {run.planned} episodes in {_many(run.sittings, 'sitting')}"
+    return f"{run.run}: {run.benchmark}, {run.model}, {shape}, {done}"
 
 
 def found(run: RunReport) -> Iterator[str]:
@@ -156,3 +155,11 @@ def seconds(time: float | None) -> str:
 def dollars(cost: float | None) -> str:
     """A price, or nothing where none is known."""
     return "" if cost is None else f"${cost:,.4f}" if cost < 1 else f"${cost:,.2f}"
+
+
+def _shape(tasks: int, seeds: int, arms: int) -> str:
+    return f"{_many(tasks, 'task')} x {_many(seeds, 'seed')} x {_many(arms, 'arm')}"
+
+
+def _many(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

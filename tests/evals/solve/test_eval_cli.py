@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from leyline_evals.solve.planning import EvalPlan
 from leyline_evals.solve.report import EvalComparison, EvalReport
 
 POLICY = "truncate_older_than:n=1,max_chars=50"
-SUMS = ["eval", "sums", "--model", "scripted", "--num-tasks", 8, "--seeds", 2, "-p", POLICY]
+SUMS = ["eval", "sums", "--model", "scripted", "--num-tasks", 6, "--seeds", 2, "-p", POLICY]
 
 
 def leyline(*arguments: object) -> int:
@@ -31,13 +32,13 @@ def test_from_the_plan_to_the_comparison(
     a, b, html = tmp_path / "a", tmp_path / "b", tmp_path / "page.html"
     assert leyline(*SUMS, "--out", a, "--dry-run") == 0
     out = capsys.readouterr().out
-    assert "8 tasks x 2 seeds x 3 arms, 48 episodes" in out
-    assert "With 8 tasks x 2 seeds no difference is seen (80% of the time" in out
+    assert "6 tasks x 2 seeds x 3 arms, 36 episodes" in out
+    assert "With 6 tasks x 2 seeds no difference is seen (80% of the time" in out
     assert not a.exists()
 
     assert leyline(*SUMS, "--out", a, "--for", "1s", "--workers", 2, "--json") == 0
     told = EvalSitting.model_validate_json(capsys.readouterr().out)
-    assert told.episodes == 48
+    assert told.episodes == 36
     assert leyline(*SUMS, "--out", a) == 0, "the same command goes on"
     capsys.readouterr()
     assert leyline("eval", "resume", a, "--json") == 0
@@ -46,7 +47,7 @@ def test_from_the_plan_to_the_comparison(
 
     assert leyline("eval", "report", a, "--json", "--html", html) == 0
     (run,) = EvalReport.model_validate_json(capsys.readouterr().out).runs
-    assert (run.finished, run.due, run.problems) == (48, True, [])
+    assert (run.finished, run.due, run.problems) == (36, True, [])
     assert run.registration is not None
     assert run.registration.second == f"{POLICY}@repair"
     assert run.sha256 == told.sha256
@@ -56,7 +57,7 @@ def test_from_the_plan_to_the_comparison(
     capsys.readouterr()
     assert leyline("eval", "compare", a, b, "--arm", "repair", "--json") == 0
     (one,) = EvalComparison.model_validate_json(capsys.readouterr().out).arms
-    assert one.pairs == 16
+    assert one.pairs == 12
     assert one.difference is not None
     assert one.difference < 0
 
@@ -166,3 +167,12 @@ def test_json_goes_alone_to_standard_output(
     told = capsys.readouterr()
     assert json.loads(told.out)["format"] == "leyline-eval-sitting"
     assert "Primary comparison" in told.err
+
+
+def test_a_library_that_is_missing_is_told_with_what_to_install(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert leyline(*SUMS, "--out", tmp_path / "a", "sum-0") == 0
+    monkeypatch.setitem(sys.modules, "scipy.stats", None)
+    assert leyline("eval", "report", tmp_path / "a") == 2
+    assert "needs scipy.stats; pip install 'leyline-agent[eval]'" in capsys.readouterr().err

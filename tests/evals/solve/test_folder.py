@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from toy_runs import config_of
 
-from leyline_evals.solve.config import Cell, RunConfig, cells
+from leyline_evals.solve.config import Cell, RunConfig, cells, digest_of
 from leyline_evals.solve.driver import Ended, StepRecord
 from leyline_evals.solve.errors import CorruptRun, EvalError
 from leyline_evals.solve.folder import RunFolder, Sitting
@@ -59,6 +59,21 @@ def test_what_was_registered_cannot_be_changed(planned: Callable[..., Any]) -> N
     path.write_text(json.dumps(held))
     with pytest.raises(CorruptRun, match="not the one that was registered"):
         RunFolder.open(folder.path)
+
+
+def test_a_run_of_an_earlier_leyline_is_still_the_one_that_was_registered(
+    planned: Callable[..., Any],
+) -> None:
+    """A config that lacks a field which came later means its default, and has its own digest."""
+    folder, _ = planned()
+    path = folder.path / "run.json"
+    held = json.loads(path.read_text())
+    del held["config"]["model"]["cells"]
+    held["sha256"] = digest_of(held["config"])
+    path.write_text(json.dumps(held))
+    again = RunFolder.open(folder.path)
+    assert again.config == folder.config
+    assert again.file.sha256 != folder.file.sha256
 
 
 def test_a_line_cut_off_by_a_kill_is_left_out_and_cut(planned: Callable[..., Any]) -> None:
