@@ -119,7 +119,14 @@ class Bench:
                 check_bubblewrap()
                 break
         for instance in instances:
-            if not self._in_docker(instance) and not instance.files:
+            if self._in_docker(instance):
+                continue
+            if instance.has_assets:
+                raise EvalError(
+                    f"{instance.instance_id} has image assets, which only swebench's own grading "
+                    "in Docker puts in place; start Docker, or leave it out"
+                )
+            if not instance.files:
                 with self._checked_out(instance):
                     pass
 

@@ -32,7 +32,7 @@ class Instance(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore", coerce_numbers_to_str=True)
 
-    instance_id: str = Field(pattern=r"^[\w.-]+$")
+    instance_id: str = Field(pattern=r"^\w[\w.-]*$")
     repo: str = Field(pattern=r"^[\w.-]+/[\w.-]+$")
     version: str = ""
     base_commit: str = Field(pattern=r"^[0-9a-f]{7,64}$")
@@ -59,6 +59,11 @@ class Instance(BaseModel):
     def _none(cls, value: Any) -> Any:
         """A column that other rows have is null here."""
         return {path: text for path, text in (value or {}).items() if text is not None}
+
+    @property
+    def has_assets(self) -> bool:
+        """Whether its tests need files that no patch can hold."""
+        return self.image_assets not in (None, "", "{}", {})
 
     def row(self) -> dict[str, Any]:
         """The instance as swebench takes it."""

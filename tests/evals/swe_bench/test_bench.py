@@ -253,6 +253,9 @@ def test_a_place_that_is_not_there_is_told_before_anything_runs(
         drivers(sandbox="docker").bench.check([imaged])
     with pytest.raises(EvalError, match="which needs Docker; or name a folder"):
         drivers().bench.check([imaged])
+    pictured = Instance.model_validate(shipped(image_assets='{"patch": [{"path": "a.png"}]}'))
+    with pytest.raises(EvalError, match="has image assets"):
+        drivers().bench.check([pictured])
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(EvalError, match="not installed .*apt-get install bubblewrap"):
         drivers().bench.check([Instance.model_validate(shipped())])

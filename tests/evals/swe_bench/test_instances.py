@@ -69,6 +69,7 @@ def test_a_dataset_before_swebench_5_is_refused_with_what_is_missing(tmp_path: P
         ("{", "line 1: no JSON"),
         ("[1]\n", "row 1: an instance is an object, not \\[1\\]"),
         (json.dumps(shipped(instance_id="../up")), "instance_id: String should match"),
+        (json.dumps(shipped(instance_id="..")), "instance_id: String should match"),
         (json.dumps(shipped(FAIL_TO_PASS="a")), "row 1 .*: "),
         (json.dumps(shipped(eval_type="other")), "eval_type: String should match"),
         (f"{json.dumps(shipped())}\n" * 2, "leyline__intervals-1 is in it more than once"),
