@@ -1,6 +1,7 @@
 """The connector, with switches by which a test makes a worker fail.
 
-A switch is a file in the folder $LEYLINE_TEST_SWITCHES: `fail` makes copies fail half-way.
+A switch is a file in the folder $LEYLINE_TEST_SWITCHES: `fail` makes copies fail half-way, on the
+rank it names or, when it is empty, on all.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from vllm.distributed import get_tensor_model_parallel_rank
 from vllm.distributed.kv_transfer.kv_connector.v1.base import KVConnectorRole
 
 from leyline_adapters.vllm.connector import LeylineConnector
@@ -20,8 +22,10 @@ class FailingWorker(WorkerSide):
 
     def copy_layer(self, number: int, rows: Rows) -> None:
         """One layer; the switch is looked at half-way."""
-        if number == 15 and (Path(os.environ["LEYLINE_TEST_SWITCHES"]) / "fail").exists():
-            raise RuntimeError("told to fail")
+        switch = Path(os.environ["LEYLINE_TEST_SWITCHES"]) / "fail"
+        if number == len(self._layers) // 2 and switch.exists():
+            if switch.read_text() in ("", str(get_tensor_model_parallel_rank())):
+                raise RuntimeError("told to fail")
         super().copy_layer(number, rows)
 
 

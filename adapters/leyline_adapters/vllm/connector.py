@@ -153,6 +153,12 @@ class LeylineConnector(KVConnectorBase_V1, SupportsHMA):
         told = self.scheduler_side.finished(request, block_ids[0], aborted=aborted)
         return False, None if told is None else {KEY: told.model_dump()}
 
+    def request_finished(
+        self, request: Any, block_ids: list[int]
+    ) -> tuple[bool, dict[str, Any] | None]:
+        """The same, where one connector beside this one knows no groups."""
+        return self.request_finished_all_groups(request, (block_ids,))
+
     def reset_cache(self) -> bool:
         """Give up every source; a pool with pinned blocks cannot be reset before that."""
         self.scheduler_side.reset()

@@ -38,7 +38,21 @@ def of_server(config: Any, kv_cache_config: Any) -> Refusal | None:
         kv_cache_config: its `KVCacheConfig`.
     """
     return (
-        _cache_kinds(kv_cache_config) or _quantised(config) or _model(config) or _parallel(config)
+        _cannot_continue(config)
+        or _cache_kinds(kv_cache_config)
+        or _quantised(config)
+        or _model(config)
+        or _parallel(config)
+    )
+
+
+def _cannot_continue(config: Any) -> Refusal | None:
+    """vLLM turns prefix caching off where attention cannot start behind KV that is there."""
+    if config.cache_config.enable_prefix_caching:
+        return None
+    return Refusal(
+        Reason.ENGINE_CANNOT_SPLICE,
+        "prefix caching is off: by an option, or because this model's attention needs it off",
     )
 
 

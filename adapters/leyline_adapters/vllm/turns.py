@@ -55,11 +55,6 @@ class Turn:
             self.reason, self.detail = reason, detail
 
     @property
-    def claimed(self) -> int:
-        """Where the last claim that holds ends in the prompt."""
-        return max((claim.stop for claim in self.verified.claims), default=0)
-
-    @property
     def spliced_from(self) -> int | None:
         """The first token of the prompt whose KV is spliced; None when none is."""
         reused, verified = self.reused or 0, self.verified

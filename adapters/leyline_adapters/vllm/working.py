@@ -26,6 +26,8 @@ __all__ = ["Rows", "WorkerSide"]
 
 log = logging.getLogger("leyline.vllm")
 
+_FEW = 16
+
 
 @dataclass(frozen=True)
 class _Layer:
@@ -41,38 +43,31 @@ class Rows:
     """One load's rows, the same for every layer.
 
     Attributes:
-        blocks: source blocks [m].
-        pick: rows of the source blocks to take, in order: a slice where they are contiguous.
+        blocks: source blocks [m], each once.
+        pick: their rows to take, in order: a slice where they lie so.
         slots: where each row goes [n].
-        cos, sin: each row's rotation, or one for all; None when no key moves.
+        turns: which of the rows taken are rotated, with cosines and sines that broadcast to them.
     """
 
     blocks: Tensor
     pick: slice | Tensor
     slots: Tensor
-    turns: tuple[Tensor, Tensor] | None
+    turns: tuple[tuple[slice, Tensor, Tensor], ...]
 
     @classmethod
     def of(cls, load: Load, block_size: int, rope: RopeSpec, like: Tensor) -> Rows:
         """Plan a load, on the device and for the type of the cache `like`."""
-        blocks = [block for copy in load.copies for block in copy.blocks]
-        starts, base = [], 0
-        for copy in load.copies:
-            starts.append(base * block_size + copy.offset)
-            base += len(copy.blocks)
-        picked = torch.cat([
-            torch.arange(start, start + copy.length)
-            for start, copy in zip(starts, load.copies, strict=True)
-        ])  # fmt: skip
-        first, last = load.copies[0], load.copies[-1]
-        at = torch.arange(first.at, last.at + last.length)
-        table = torch.tensor(load.blocks)
-        slots = table[at // block_size] * block_size + at % block_size
-        contiguous = int(picked[-1] - picked[0]) + 1 == len(picked) and len(load.copies) == 1
-        pick = slice(int(picked[0]), int(picked[-1]) + 1) if contiguous else picked.to(like.device)
+        blocks = dict.fromkeys(block for copy in load.copies for block in copy.blocks)
+        number = {block: i for i, block in enumerate(blocks)}
+        picked = torch.cat([_rows_of(copy, number, block_size) for copy in load.copies])
+        first = load.copies[0].at
+        at = torch.arange(first, first + len(picked))
+        slots = torch.tensor(load.blocks)[at // block_size] * block_size + at % block_size
+        begin = int(picked[0])
+        together = torch.equal(picked, torch.arange(begin, begin + len(picked)))
         return cls(
-            torch.tensor(blocks, device=like.device),
-            pick,
+            torch.tensor(list(blocks), device=like.device),
+            slice(begin, begin + len(picked)) if together else picked.to(like.device),
             slots.to(like.device),
             _turns(load.copies, rope, like),
         )
@@ -82,18 +77,37 @@ class Rows:
         return rows[self.pick] if isinstance(self.pick, slice) else rows.index_select(0, self.pick)
 
 
-def _turns(copies: Iterable[Copy], rope: RopeSpec, like: Tensor) -> tuple[Tensor, Tensor] | None:
-    """Cosines and sines [n, 1, d], or [1, 1, d] when all keys move alike."""
-    shifts = [(copy.shift, copy.length) for copy in copies]
-    distinct = sorted({shift for shift, _ in shifts})
-    if distinct == [0]:
-        return None
+def _rows_of(copy: Copy, number: Mapping[int, int], block_size: int) -> Tensor:
+    """A copy's rows among those of all source blocks."""
+    at = torch.arange(copy.offset, copy.offset + copy.length)
+    return torch.tensor([number[b] for b in copy.blocks])[at // block_size] * block_size + (
+        at % block_size
+    )
+
+
+def _turns(
+    copies: Iterable[Copy], rope: RopeSpec, like: Tensor
+) -> tuple[tuple[slice, Tensor, Tensor], ...]:
+    """Runs of rows that move alike share one rotation; where they are many, each row has its own.
+
+    One rotation for many rows is three times as fast as one for each.
+    """
+    shifts = torch.cat([torch.full((copy.length,), copy.shift) for copy in copies])
+    runs, lengths = torch.unique_consecutive(shifts, return_counts=True)
+    distinct, row = torch.unique(shifts, return_inverse=True)
     wide = torch.float64 if like.dtype == torch.float32 else torch.float32
-    cos, sin = rope.tables(torch.tensor(distinct), wide)
-    if len(distinct) > 1:
-        index = torch.cat([torch.full((n,), distinct.index(shift)) for shift, n in shifts])
-        cos, sin = cos[index], sin[index]
-    return cos[:, None].to(like.device), sin[:, None].to(like.device)
+    cos, sin = (table[:, None].to(like.device) for table in rope.tables(distinct, wide))
+    if len(runs) > _FEW:
+        row = row.to(like.device)
+        return ((slice(0, len(shifts)), cos[row], sin[row]),)
+    ends = lengths.cumsum(0).tolist()
+    places = [slice(end - n, end) for end, n in zip(ends, lengths.tolist(), strict=True)]
+    which = torch.searchsorted(distinct, runs).tolist()
+    return tuple(
+        (place, cos[i : i + 1], sin[i : i + 1])
+        for place, i, shift in zip(places, which, runs.tolist(), strict=True)
+        if shift
+    )
 
 
 class WorkerSide:
@@ -166,19 +180,23 @@ class WorkerSide:
     @torch.inference_mode()
     def copy(self, load: Load) -> None:
         """One load, layer by layer."""
-        if self._rope is None:
-            raise RuntimeError("this worker does not know how its model rotates keys")
-        rows = Rows.of(load, self._block_size, self._rope, self._layers[0].cache)
+        rows = Rows.of(load, self._block_size, self._known_rope(), self._layers[0].cache)
         for number in range(len(self._layers)):
             self.copy_layer(number, rows)
 
     def copy_layer(self, number: int, rows: Rows) -> None:
         """One layer of one load."""
+        rope = self._known_rope()
         layer = self._layers[number]
         keys, values = (rows.take(part) for part in layer.layout.read(layer.cache, rows.blocks))
-        if rows.turns is not None and self._rope is not None:
-            keys = self._rope.rotate(keys, *rows.turns)
+        for where, cos, sin in rows.turns:
+            keys[where] = rope.rotate(keys[where], cos, sin)
         layer.write(layer.cache, keys, values, rows.slots)
+
+    def _known_rope(self) -> RopeSpec:
+        if self._rope is None:
+            raise RuntimeError("this worker does not know how its model rotates keys")
+        return self._rope
 
     def take_finished(self) -> set[str]:
         """Requests whose loads are over."""

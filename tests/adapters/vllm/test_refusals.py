@@ -30,11 +30,13 @@ def server(**changed: Any) -> tuple[Any, Any]:
     known = {
         "specs": [FullAttentionSpec(sliding_window=None, attention_chunk_size=None)],
         "cache_dtype": "auto", "model_type": "llama", "layer_types": None, "extra": {},
-        "speculative": None, "decode_context_parallel_size": 1,
+        "speculative": None, "caching": True, "decode_context_parallel_size": 1,
     } | changed  # fmt: skip
     text = SimpleNamespace(model_type=known["model_type"], layer_types=known["layer_types"])
     config = SimpleNamespace(
-        cache_config=SimpleNamespace(cache_dtype=known["cache_dtype"]),
+        cache_config=SimpleNamespace(
+            cache_dtype=known["cache_dtype"], enable_prefix_caching=known["caching"]
+        ),
         model_config=SimpleNamespace(hf_text_config=text),
         kv_transfer_config=SimpleNamespace(kv_connector_extra_config=known["extra"]),
         parallel_config=SimpleNamespace(
@@ -70,6 +72,7 @@ def test_servers_that_splice(changed: dict[str, Any]) -> None:
         ({"layer_types": ["full_attention", "sliding_attention"]}, Reason.LAYER_KIND, "sliding"),
         ({"model_type": "gemma3_text"}, Reason.LAYER_KIND, "gemma3_text"),
         ({"cache_dtype": "fp8_e4m3"}, Reason.ENGINE_CANNOT_SPLICE, "fp8_e4m3"),
+        ({"caching": False}, Reason.ENGINE_CANNOT_SPLICE, "prefix caching is off"),
         ({"speculative": object()}, Reason.ENGINE_CANNOT_SPLICE, "speculative"),
         (
             {"decode_context_parallel_size": 2},
