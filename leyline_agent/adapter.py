@@ -198,7 +198,8 @@ def _loaded(point: EntryPoint) -> Callable[..., Adapter]:
     except ImportError as error:
         raise AdapterError(
             f"adapter {point.name!r} cannot be imported from {point.value!r}: {error}; install "
-            "what it needs (the bundled engine: pip install 'leyline-agent[serve]')"
+            "what it needs (the bundled engine: pip install 'leyline-agent[serve]'; llama.cpp: "
+            "'leyline-agent[llama-cpp]')"
         ) from error
     return kind
 

@@ -204,7 +204,7 @@ def test_a_wrapped_call_inside_a_wrapped_loop(client, task, observe, model, stub
     [
         (
             {"adapter": "no_such"},
-            "no adapter named 'no_such'; installed: anthropic, bundled, http, openai",
+            "no adapter named 'no_such'; installed: anthropic, bundled, http, .*openai",
         ),
         ({"adapter": 3}, "3 is no adapter; pass an Adapter or the name of one"),
         ({"adapter": MockAdapter}, "MockAdapter is a class; pass an adapter made of it"),
