@@ -8,7 +8,8 @@ import pytest
 
 from leyline_adapters.llama_cpp.adapter import LlamaCppAdapter
 from leyline_adapters.llama_cpp.host import HostConfig
-from leyline_agent.adapter import as_adapter
+from leyline_agent.adapter import Commit, WireEdit, as_adapter
+from leyline_agent.directive import Mode
 from leyline_agent.errors import EngineError, UnsupportedModel
 from leyline_agent.receipt import Reason
 
@@ -37,6 +38,14 @@ def test_what_is_no_model(tmp_path: Path, embedded_gguf: Path) -> None:
 def test_quantised_keys_are_forgotten_instead_of_moved() -> None:
     config = HostConfig(tapes=2)
     adapter = LlamaCppAdapter.load(config=config, cells=512, threads=1, kv_type="q8_0")
-    facts = adapter.service.engine.model.facts
-    assert facts.refusal is Reason.ENGINE_CANNOT_SPLICE
-    assert "q8_0" in facts.detail
+    messages = [{"role": "user", "content": "Tell me a thing. " * 9} for _ in range(2)]
+    asked = {"messages": messages, "max_tokens": 1}
+    adapter.complete(adapter.prepare(asked, Commit(session="run")))
+    asked["messages"] = [{"role": "user", "content": "[removed]"}, messages[1]]
+    edit = WireEdit(messages=(0, 1), count=1, mode=Mode.AMORTIZE)
+    sent = Commit(session="run", base_version=1, version=2, base_len=2, edits=(edit,))
+    told = adapter.receipt(adapter.complete(adapter.prepare(asked, sent)))
+    assert told is not None
+    [edited] = told.edits
+    assert (edited.mode_used, edited.reason) == (Mode.FORGET, Reason.ENGINE_CANNOT_SPLICE)
+    assert "q8_0" in told.detail
