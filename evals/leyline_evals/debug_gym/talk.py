@@ -31,10 +31,31 @@ TOOLSET = Toolset(
     numbers=frozenset({"start", "end"}),
 )
 _SYSTEM = """\
-You mend bugs in programs. You work in a repository, in small steps: look, find the cause, change \
-the code, then run the tests with `eval`. Files that the task says not to change are read-only. \
-There is no network. """
+You mend bugs in programs. You work in a repository, in small steps: read the code that a failing \
+test calls, find the cause, change the code, and then run the tests with `eval`. What they print \
+stays the same until the code is changed. Tests are read-only. There is no network. """
 _CALLS = "Make one tool call a turn. When the tests pass, call `submit`."
+# A model of 1.5 billion parameters that is told the format alone calls `eval` over and over.
+_EXAMPLE = """
+
+For example, if the test of calc.py fails, first read the file:
+
+```bash
+cat calc.py
+```
+
+When you see what is wrong, say so in a sentence and write the whole file anew, mended:
+
+```python calc.py
+def mean(xs):
+    return sum(xs) / len(xs)
+```
+
+Then run the tests:
+
+```bash
+eval
+```"""
 _NO_CALL = (
     "Your reply makes no tool call, so nothing was done. Make one: bash, view, grep, edit, eval, "
     "pdb, or submit when you are done."
@@ -61,7 +82,8 @@ class Asked:
 
 def system(protocol: Protocol) -> str:
     """The system prompt."""
-    return _SYSTEM + (_CALLS if protocol == "tools" else "\n\n" + instructions(TOOLSET))
+    told = _CALLS if protocol == "tools" else f"\n\n{instructions(TOOLSET)}{_EXAMPLE}"
+    return _SYSTEM + told
 
 
 def asked(reply: Message, protocol: Protocol) -> Asked:

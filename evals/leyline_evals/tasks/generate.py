@@ -2,7 +2,7 @@
 
 | difficulty | repository | bugs | which tests fail | what `eval` prints |
 | --- | --- | --- | --- | --- |
-| 1 | one small module | 1, an obvious kind | the module's own; named to the agent | little |
+| 1 | one small module, shown with the task | 1, an obvious kind | the module's own | little |
 | 2 | four modules | 1 | the module's own, and others | traces of failed tests |
 | 3 | the same | 1 | only those of modules that use the broken one | traces of all tests |
 | 4 | the same | 2, in two files | the modules' own | traces of all tests |
@@ -190,7 +190,11 @@ class _Planting:
         names = ", ".join(test.rpartition("::")[2] for test in failed[:3])
         if self._difficulty == 1:
             where = f"one line of {broken[0]} is wrong, and {failed[0].partition('::')[0]} fails"
-            return f"In this repository {where} ({names}). Mend that line. Don't change the tests."
+            wrong = self._files(self.bugs, {})[broken[0]]
+            return (
+                f"In this repository {where} ({names}). Mend that line. Don't change the tests. "
+                f"This is {broken[0]}:\n\n```python\n{wrong}```"
+            )
         return (
             f"The package `{self._program.name}` does not do what its docstrings say. It has "
             f"{_COUNT[len(broken)]}. Among the tests that fail are {names}. Find the cause and "

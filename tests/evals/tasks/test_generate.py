@@ -5,16 +5,19 @@ import json
 import subprocess
 import sys
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 from leyline_agent.errors import LeylineError
-from leyline_evals.tasks import DIFFICULTIES, Problem, generate
+from leyline_evals import tasks
+from leyline_evals.tasks import DIFFICULTIES, Problem
 from leyline_evals.tasks.bugs import EASY, HARD
 from leyline_evals.tasks.programs import failures, programs
 
 SEEDS = range(8)
+generate = cache(tasks.generate)
 
 
 def visible(problem: Problem) -> list[str]:
