@@ -88,8 +88,9 @@ def command(
         Mode, typer.Option(help="The weakest mode an edit is carried out in.")
     ] = Mode.AMORTIZE,
     repair_window: Annotated[
-        int, typer.Option(min=0, help="Tokens REPAIR computes again at each edit's boundary.")
-    ] = 16,
+        int | None,
+        typer.Option(min=0, help="Tokens REPAIR computes again at each edit's boundary."),
+    ] = None,
     fidelity_report: Annotated[
         Path | None,
         typer.Option(help="A report of leyline fidelity on this model, whose floor is obeyed."),
@@ -212,7 +213,7 @@ def _config(
     max_batch: int,
     chunk: int,
     floor: Mode,
-    window: int,
+    window: int | None,
     fidelity_report: Path | None,
 ) -> EngineConfig:
     from leyline_agent.serving.engine import EngineConfig
@@ -226,7 +227,7 @@ def _config(
         max_batch=max_batch,
         chunk=chunk,
         rules=ModeRules(floor=floor),
-        repair=RepairConfig(window=window),
+        repair=RepairConfig() if window is None else RepairConfig(window=window),
         fidelity_report=fidelity_report,
     )
 
