@@ -93,6 +93,11 @@ def learn(cache: Tensor, block_size: int, shape: Shape, write: Write) -> Layout:
     Raises:
         UnknownLayout: a number written is not found again, or the operator shares one for several.
     """
+    numbers = block_size * (shape.key_heads * shape.key_dim + shape.value_heads * shape.value_dim)
+    if cache[0].numel() != numbers:  # Padded, or of smaller blocks than the scheduler's.
+        raise UnknownLayout(
+            f"a block holds {cache[0].numel()} numbers; {block_size} tokens have {numbers}"
+        )
     probe = _Probe(cache, block_size, shape, write)
     return Layout(_part(probe.places(keys=True)), _part(probe.places(keys=False)))
 

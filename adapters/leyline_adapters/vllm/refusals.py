@@ -47,7 +47,7 @@ def of_server(config: Any, kv_cache_config: Any) -> Refusal | None:
 
 
 def _cannot_continue(config: Any) -> Refusal | None:
-    """vLLM turns prefix caching off where attention cannot start behind KV that is there."""
+    """Prefix caching is off, by vLLM itself where attention cannot start behind KV."""
     if config.cache_config.enable_prefix_caching:
         return None
     return Refusal(

@@ -77,3 +77,12 @@ def test_latents() -> None:
 def test_what_is_not_found_again_is_refused(write) -> None:
     with pytest.raises(UnknownLayout):
         learn(head_major(2, torch.bfloat16), BLOCK, SHAPE, write)
+
+
+@pytest.mark.parametrize("tokens", [BLOCK // 2, BLOCK + 1])
+def test_a_block_of_another_size_is_refused_before_it_is_written(tokens) -> None:
+    def never(*given) -> None:
+        raise AssertionError("written")
+
+    with pytest.raises(UnknownLayout, match=f"{BLOCK} tokens have"):
+        learn(torch.zeros(2, HEADS, tokens, 2 * DIM), BLOCK, SHAPE, never)
