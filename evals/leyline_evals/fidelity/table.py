@@ -37,32 +37,28 @@ def _parts(report: FidelityReport) -> list[RenderableType]:
 
 
 def _arms(figures: Mapping[str, ArmFigures]) -> Table:
-    table = _table(
-        "arm", "KL mean", "95 %", "median", "p95", "worst", "top-1", "same call", "tokens", "share"
-    )
+    table = _table("arm", "KL mean", "95 %", "median", "worst", "top-1", "call", "tokens")
     for name, one in figures.items():
         table.add_row(
             name,
             f"{one.kl_mean:.4f}",
             f"{one.kl_low:.4f}-{one.kl_high:.4f}",
             f"{one.kl_median:.4f}",
-            f"{one.kl_p95:.4f}",
             f"{one.kl_worst:.4f}",
             f"{one.top1:.1%}",
             share(one.same_call),
             f"{one.recomputed:,.0f}",
-            f"{one.share:.1%}",
         )
     return table
 
 
 def _comparisons(found: list[Comparison]) -> Table:
-    table = _table("nearer to honest?", "difference of KL", "95 %", "p", "Holm", "nearer in")
+    table = _table("mean KL (* primary)", "apart", "95 %", "p", "Holm", "nearer")
     for one in found:
         table.add_row(
-            f"{one.left} - {one.right}{' (primary)' if one.primary else ''}",
-            f"{one.difference:+.5f}",
-            f"{one.low:+.5f} to {one.high:+.5f}",
+            f"{one.left} - {one.right}{' *' if one.primary else ''}",
+            f"{one.difference:+.4f}",
+            f"{one.low:+.4f} to {one.high:+.4f}",
             f"{one.p:.4f}",
             "" if one.primary else f"{one.p_holm:.4f}",
             f"{one.nearer:.0%}",
