@@ -89,12 +89,19 @@ CONTROL = SolveArm(policy=KEEP_ALL, mechanism=Mechanism.PREFIX_CACHE)
 def arms_of(policies: Sequence[str], mechanisms: Sequence[Mechanism]) -> tuple[SolveArm, ...]:
     """The control, and each policy by each mechanism; each arm once.
 
+    What edits nothing has nothing to declare: of `keep_all` there is `plain` beside the control.
+
     Raises:
         PolicyError: there is no such policy.
     """
     for policy in policies:
         parse(policy)
-    made = (SolveArm(policy=p, mechanism=m) for p in policies for m in mechanisms)
+    made = (
+        SolveArm(policy=p, mechanism=m)
+        for p in policies
+        for m in mechanisms
+        if p != KEEP_ALL or m is Mechanism.PLAIN
+    )
     return tuple(dict.fromkeys([CONTROL, *made]))
 
 

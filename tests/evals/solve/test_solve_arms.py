@@ -21,14 +21,14 @@ POLICY = "truncate_older_than:n=1,max_chars=20"
 
 
 def test_the_control_comes_first_and_each_arm_once() -> None:
-    made = arms_of([POLICY, "keep_all", POLICY], [Mechanism.PREFIX_CACHE, Mechanism.REPAIR])
-    assert [arm.name for arm in made] == [
-        "keep_all",
-        f"{POLICY}@prefix_cache",
-        f"{POLICY}@repair",
-        "keep_all@repair",
-    ]
+    made = arms_of([POLICY, POLICY], [Mechanism.PREFIX_CACHE, Mechanism.REPAIR])
+    assert [arm.name for arm in made] == ["keep_all", f"{POLICY}@prefix_cache", f"{POLICY}@repair"]
     assert len({arm.slug for arm in made}) == len(made)
+
+
+def test_what_edits_nothing_is_no_arm_of_its_own_but_without_a_cache() -> None:
+    every = [arm.name for arm in arms_of(["keep_all"], list(Mechanism))]
+    assert every == ["keep_all", "keep_all@plain"]
 
 
 @pytest.mark.parametrize(
