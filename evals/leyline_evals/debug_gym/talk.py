@@ -35,7 +35,7 @@ You mend bugs in programs. You work in a repository, in small steps: read the co
 test calls, find the cause, change the code, and then run the tests with `eval`. What they print \
 stays the same until the code is changed. Tests are read-only. There is no network. """
 _CALLS = "Make one tool call a turn. When the tests pass, call `submit`."
-# A model of 1.5 billion parameters that is told the format alone calls `eval` over and over.
+# A model of 1.5 billion parameters repeats the last block it is shown: that is no `eval` here.
 _EXAMPLE = """
 
 For example, if the test of calc.py fails, first read the file:
@@ -51,11 +51,7 @@ def mean(xs):
     return sum(xs) / len(xs)
 ```
 
-Then run the tests:
-
-```bash
-eval
-```"""
+Then run the tests, with `eval` as the command."""
 _NO_CALL = (
     "Your reply makes no tool call, so nothing was done. Make one: bash, view, grep, edit, eval, "
     "pdb, or submit when you are done."

@@ -117,7 +117,7 @@ class Agent(BaseAgent):
             parts = [str(info.instructions)]
             if info.eval_observation is not None:
                 told = shell.cut(info.eval_observation.observation, self._task["chars"])
-                parts.append(f"This is what `eval` prints now:\n\n{told}")
+                parts.append(f"This is what the tests print now:\n\n{told}")
             self._first = [{"role": "user", "content": "\n\n".join(parts)}]
         return self._first[0]
 
