@@ -183,31 +183,51 @@ def compare(engine: Engine, job: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """What edited turns of a recorded run predict: spliced, re-prefilled, and that once more."""
     arm = Arm(job["arm"])
     recording = next(one for at, one in enumerate(read(job["file"])) if at == job["number"])
+    places = edited(recording, job)
     session = leyline.Session(policy_of(arm, parse(job["policy"])), engine.told(arm))
     wanted = {"max_tokens": job["tokens"], "logprobs": True, "top_logprobs": job["top"]}
-    found = 0
-    for index, reply in enumerate(recording.messages):
-        if reply["role"] != "assistant" or not index:
-            continue
-        if found == job["turns"]:
-            break
+    for index in replies(recording, until=max(places, default=-1)):
+        measured = index in places
         turn = session.begin(list(recording.messages[:index]), list(recording.tools) or None)
         try:
-            response, _ = engine.call(turn.request, **wanted)
+            response, _ = engine.call(turn.request, **(wanted if measured else {"max_tokens": 1}))
         except leyline.LeylineError as error:  # longer than the context
             turn.fail(error)
             break
-        response["choices"][0]["message"] = reply  # the run goes on as it was recorded
+        # The run goes on as it was recorded.
+        response["choices"][0]["message"] = recording.messages[index]
         receipt = turn.finish(response)
-        if not turn.edits:
-            continue
-        found += 1
-        if not receipt.reused_spliced:
+        if not measured or not receipt.reused_spliced:
             continue
         plain = {key: value for key, value in turn.request.items() if key != "extra_body"}
         others = [engine.call(plain, **wanted)[0]["logprobs"] for _ in range(2)]
         said = {"spliced": response["logprobs"], "honest": others[0], "again": others[1]}
         yield {"index": index, **figures(receipt), "said": {k: kept(v) for k, v in said.items()}}
+
+
+def replies(recording: Any, until: int) -> Iterator[int]:
+    """Places of the recorded replies, up to and with `until`."""
+    for index, message in enumerate(recording.messages[: until + 1]):
+        if index and message["role"] == "assistant":
+            yield index
+
+
+def edited(recording: Any, job: Mapping[str, Any]) -> list[int]:
+    """Places of `turns` replies whose turns edit something, evenly spaced, found without a model.
+
+    Of prompts of up to `chars` characters: longer ones may not fit the context.
+    """
+    session = leyline.Session(parse(job["policy"]))
+    found = []
+    for index in replies(recording, len(recording.messages)):
+        turn = session.begin(list(recording.messages[:index]), list(recording.tools) or None)
+        turn.finish(recording.messages[index])
+        if len(json.dumps(turn.request["messages"])) > job["chars"]:
+            break
+        if turn.edits:
+            found.append(index)
+    count = min(job["turns"], len(found))
+    return [found[(2 * at + 1) * len(found) // (2 * count)] for at in range(count)]
 
 
 def kept(content: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

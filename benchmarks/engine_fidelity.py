@@ -1,6 +1,6 @@
 """Fidelity across engines: what a splice changes in the predictions, on the same recorded edits.
 
-    python benchmarks/engine_fidelity.py [FILE ...] [--policy keep_last:n=3] [--runs 4] [--turns 6]
+    python benchmarks/engine_fidelity.py [FILE ...] [--policy keep_last:n=5] [--runs 4] [--turns 6]
                                          [--out benchmarks/results/engine_fidelity.json]
 
 Each engine plays the same recorded runs through Leyline's adapter. Where a turn is spliced it
@@ -30,6 +30,7 @@ from leyline_evals.fidelity.statistics import interval
 
 DEMO = ROOT / "evals" / "leyline_evals" / "demo" / "recording.json"
 MODES = ("amortize", "repair")
+CHARS = 24_000  # of a prompt: some 8,000 tokens, what the model's context holds
 TOP = 20  # as many as OpenAI's API gives
 TINY = 1e-9  # what rounded log probabilities leave of nothing
 
@@ -104,7 +105,7 @@ def compared(
         held = sum(1 for _ in read(file))
         for number in range(min(held, options.runs)):
             job = {"arm": mode, "file": file, "number": number, "policy": options.policy}
-            job |= {"turns": options.turns, "tokens": options.tokens, "top": TOP}
+            job |= {"turns": options.turns, "tokens": options.tokens, "top": TOP, "chars": CHARS}
             for row in peer.do(do="compare", **job)["rows"]:
                 rows.append({**row, "turn": (shown(file), number, row["index"])})
     return rows
@@ -162,9 +163,9 @@ def main() -> None:
     """Measure, print a table and save."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("files", nargs="*", default=[str(DEMO)])
-    parser.add_argument("--policy", default="keep_last:n=3")
+    parser.add_argument("--policy", default="keep_last:n=5")
     parser.add_argument("--runs", type=int, default=4, help="of each file")
-    parser.add_argument("--turns", type=int, default=6, help="edited ones of each run")
+    parser.add_argument("--turns", type=int, default=6, help="of each run that edit, evenly spaced")
     parser.add_argument("--tokens", type=int, default=8, help="answered at each")
     parser.add_argument("--engines", default="bundled,vllm,llama.cpp")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))

@@ -12,6 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from leyline_agent.testing import tool_call
+
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 sys.path.insert(0, str(FOLDER))
 try:
@@ -32,14 +34,16 @@ def setup(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 @pytest.mark.model
-def test_a_round_in_every_arm(setup: Any) -> None:
+def test_a_round_in_every_arm(setup: Any, tmp_path: Path) -> None:
+    run = tmp_path / "run.json"
+    run.write_text(json.dumps({"messages": recorded()}))
     with engine_peers.peers([("bundled", True)], setup) as found:
         both = {("bundled", splices): found["bundled", True] for splices in (True, False)}
         played = engines.play(arms(), both, rounds=1, scale=0.06, warmups=0)
         again = engine_fidelity.compared(
             both["bundled", True],
             "amortize",
-            [str(engine_fidelity.DEMO)],
+            [str(run)],
             Options(policy="keep_last:n=2", runs=1, turns=1, tokens=2),
         )
 
@@ -57,7 +61,16 @@ def test_a_round_in_every_arm(setup: Any) -> None:
     text = engines.table(arms(), figures)
     assert [line.count("|") for line in text.splitlines()] == [8] * 5
     assert engines.ratios(arms(), figures)["cut: bundled prefix_cache"] == 1.0
-    assert all(len(row["said"]["honest"]) == 2 for row in again)
+    assert [len(row["said"]["honest"]) for row in again] == [2]
+
+
+def recorded() -> list[dict[str, Any]]:
+    messages: list[dict[str, Any]] = [{"role": "user", "content": "Look at the files."}]
+    for name in ("one", "two", "three"):
+        messages.append(tool_call("cat", id=name, path=name))
+        found = f"{name} " + "says this and that, and a little more " * 12
+        messages.append({"role": "tool", "tool_call_id": name, "content": found})
+    return [*messages, {"role": "assistant", "content": "I looked."}]
 
 
 class Options(dict[str, Any]):

@@ -36,6 +36,7 @@ class Engine:
             grammar_backend="none",
             max_total_tokens=SLOTS,
             max_running_requests=4,
+            chunked_prefill_size=256,
             disable_overlap_schedule=True,
             skip_server_warmup=True,
             radix_cache_backend="leyline",
@@ -52,6 +53,13 @@ class Engine:
         )
         told = answer["meta_info"].get("leyline") or [{}]
         return {**answer["meta_info"], "told": told[0], "ids": answer["output_ids"]}
+
+    def stream(self, tokens: list[int], ask: dict[str, Any]) -> list[dict[str, Any]]:
+        """What each chunk of a stream is told."""
+        params = {"max_new_tokens": 3, "temperature": 0, "ignore_eos": True}
+        params["custom_params"] = {"leyline": json.dumps({"session": "s", **ask})}
+        chunks = self.engine.generate(input_ids=tokens, sampling_params=params, stream=True)
+        return [chunk["meta_info"].get("leyline") or [] for chunk in chunks]
 
 
 def claim(source: str, start: int, end: int, at: int) -> dict[str, Any]:
@@ -160,6 +168,10 @@ class Checks:
             self.engine.ask(self.head[:20], {"claims": "all"}),
             reason="invalid_edit",
         )
+        told = self.engine.stream(self.edited, {"base": first, "claims": claims})
+        print(f"ok   a stream is told: {told}", flush=True)
+        if not told[0] or told[0][0]["reused_spliced"] < b:
+            raise SystemExit(f"the stream's first chunk tells nothing: {told}")
         self.replaced(first)
         self.chained(second)
         self.evicted(first)
