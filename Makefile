@@ -18,8 +18,8 @@ help:
 	@echo "make test-harnesses   drive each agent framework in an environment of its own (ONLY=name)"
 	@echo "make test-llama-cpp   compile llama.cpp (15 minutes, once) and test its adapter"
 	@echo "make test-vllm   the connector and the adapter against a real vLLM server on the CPU"
-	@echo "make check   lint and types only"
 	@echo "make notebooks   execute the notebooks on the embedded model"
+	@echo "make check   lint and types only"
 	@echo "make setup   only make the environment ($(VENV))"
 	@echo "make clean   remove the environment, caches and build outputs"
 	@echo
@@ -56,9 +56,9 @@ test-llama-cpp: setup
 test-vllm: setup
 	@$(BIN)/python scripts/test-vllm $(ARGS)
 
-clean:
-	rm -rf $(VENV) .venvs build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
-	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 notebooks: setup
 	$(BIN)/pytest -m notebook tests/notebooks
 
+clean:
+	rm -rf $(VENV) .venvs build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -155,7 +155,7 @@ def test_hidden_tests_the_network_and_this_machine_are_out_of_reach(run: Run) ->
     made = driver(3)
     look = (
         "find / -name '*hidden*' -not -path '/proc/*' 2>/dev/null | grep -v site-packages | "
-        "grep test; ls /work /home /root/.ssh 2>/dev/null; grep -c . /etc/passwd 2>&1; "
+        "grep test; ls /home ~root/.ssh 2>/dev/null; grep -c . /etc/passwd 2>&1; "
         "(echo > /dev/tcp/127.0.0.1/22) 2>&1; ls /proc/1/root 2>&1; echo over"
     )
     write = "cd $(dirname $(grep -l child.main /proc/[0-9]*/cmdline | tail -1)); readlink fd/0"
