@@ -22,6 +22,7 @@ from typing import Any
 
 import leyline_agent as leyline
 from leyline_adapters.openai_compatible import OpenAICompatibleAdapter
+from leyline_agent.errors import ContextOverflow
 from leyline_agent.policy import parse
 from leyline_agent.readers import read
 from leyline_evals.replay.arms import Arm, policy_of
@@ -191,7 +192,7 @@ def compare(engine: Engine, job: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         turn = session.begin(list(recording.messages[:index]), list(recording.tools) or None)
         try:
             response, _ = engine.call(turn.request, **(wanted if measured else {"max_tokens": 1}))
-        except leyline.LeylineError as error:  # longer than the context
+        except ContextOverflow as error:
             turn.fail(error)
             break
         # The run goes on as it was recorded.
