@@ -181,7 +181,10 @@ def figures(receipt: Any) -> dict[str, Any]:
 
 
 def compare(engine: Engine, job: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """What edited turns of a recorded run predict: spliced, re-prefilled, and that once more."""
+    """What edited turns of a recorded run predict: spliced, re-prefilled, and that once more.
+
+    Without the run's tools: SmolLM2's template shows none, and vLLM wants a parser for them.
+    """
     arm = Arm(job["arm"])
     recording = next(one for at, one in enumerate(read(job["file"])) if at == job["number"])
     places = edited(recording, job)
@@ -189,7 +192,7 @@ def compare(engine: Engine, job: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     wanted = {"max_tokens": job["tokens"], "logprobs": True, "top_logprobs": job["top"]}
     for index in replies(recording, until=max(places, default=-1)):
         measured = index in places
-        turn = session.begin(list(recording.messages[:index]), list(recording.tools) or None)
+        turn = session.begin(list(recording.messages[:index]))
         try:
             response, _ = engine.call(turn.request, **(wanted if measured else {"max_tokens": 1}))
         except ContextOverflow as error:
@@ -221,7 +224,7 @@ def edited(recording: Any, job: Mapping[str, Any]) -> list[int]:
     session = leyline.Session(parse(job["policy"]))
     found = []
     for index in replies(recording, len(recording.messages)):
-        turn = session.begin(list(recording.messages[:index]), list(recording.tools) or None)
+        turn = session.begin(list(recording.messages[:index]))
         turn.finish(recording.messages[index])
         if len(json.dumps(turn.request["messages"])) > job["chars"]:
             break
