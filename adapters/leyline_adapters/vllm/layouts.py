@@ -71,7 +71,7 @@ class _Part:
             raw, step = raw.view(_WIDER[raw.itemsize]), 2
         first = int(self.place[0, 0, 0]) // step
         view = raw.as_strided((len(raw), *self.sizes), (raw.shape[1], *self.strides), first)
-        return view.reshape(len(raw), -1).view(dtype).view(rows)
+        return view.reshape(len(raw), -1).view(dtype).reshape(rows)
 
 
 @dataclass(frozen=True)

@@ -73,6 +73,24 @@ def test_latents() -> None:
     assert torch.equal(found[1], values)
 
 
+def test_one_head_whose_values_lie_as_they_are_read() -> None:
+    """A rank's only head: no copy is needed within a block, but blocks do not touch."""
+
+    def halves(cache, keys, values, slots) -> None:
+        for row, slot in enumerate(slots.tolist()):
+            block, at = divmod(slot, BLOCK)
+            packed = cache[block].view(2, BLOCK, DIM)
+            packed[0, at], packed[1, at] = keys[row, 0], values[row, 0]
+
+    shape = Shape(1, DIM, 1, DIM)
+    cache = torch.zeros(4, 1, BLOCK, 2 * DIM, dtype=torch.bfloat16)
+    layout = learn(cache, BLOCK, shape, halves)
+    keys, values = filled(cache, halves, shape)
+    found = layout.read(cache, torch.arange(4))
+    assert torch.equal(found[0], keys)
+    assert torch.equal(found[1], values)
+
+
 @pytest.mark.parametrize("write", [lossy, forgetful])
 def test_what_is_not_found_again_is_refused(write) -> None:
     with pytest.raises(UnknownLayout):
