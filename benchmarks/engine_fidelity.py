@@ -5,8 +5,9 @@
 
 Each engine plays the same recorded runs through Leyline's adapter. Where a turn is spliced it
 answers greedily; then it answers the same prompt without the splice (its own re-prefill), and that
-once more through its prefix cache (its noise floor). Compared are the turns that every arm
-spliced: the likeliest tokens of every position up to the first at which two answers differ.
+once more through its prefix cache (its noise floor). Compared are the turns that every engine
+spliced in that mode: the likeliest tokens of every position up to the first
+where two answers differ.
 Without files: the demo's recording.
 """
 
@@ -183,7 +184,11 @@ def main() -> None:
                     name = f"{engine} {mode}"
                     rows[name] = compared(held[engine, True], mode, options.files, options)
                     print(f"{name}: {len(rows[name])} turns were spliced", flush=True)
-    found = {name: figures_of(own) for name, own in shared(rows).items()}
+    found: dict[str, Any] = {}
+    for mode in MODES:  # an arm that spliced nothing has said so above
+        told = {name: own for name, own in rows.items() if name.endswith(mode) and own}
+        if told:
+            found |= {name: figures_of(own) for name, own in shared(told).items()}
     print(table(found))
     asked = {"files": [shown(f) for f in options.files], "policy": options.policy}
     asked |= {"runs": options.runs, "turns": options.turns, "tokens": options.tokens}
