@@ -169,6 +169,7 @@ class Episode:
             "debug": problem.debug,
             "tools": list(talk.TOOLS),
             "system": talk.system(self.driver.protocol),
+            "last": talk.last(self.driver.protocol),
             "plain": self.driver.protocol == "text",
             "seconds": self.limits.step_seconds,
             "chars": self.driver.chars,

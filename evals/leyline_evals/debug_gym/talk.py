@@ -15,7 +15,7 @@ from leyline_evals.solve.protocol import Call, FileTool, Malformed, Toolset, ins
 from leyline_evals.solve.protocol import parse as parsed
 from leyline_evals.tasks import Problem
 
-__all__ = ["TOOLS", "Asked", "Protocol", "asked", "script", "system"]
+__all__ = ["TOOLS", "Asked", "Protocol", "asked", "last", "script", "system"]
 
 Protocol = Literal["tools", "text"]
 
@@ -32,26 +32,15 @@ TOOLSET = Toolset(
 )
 _SYSTEM = """\
 You mend bugs in programs. You work in a repository, in small steps: read the code that a failing \
-test calls, find the cause, change the code, and then run the tests with `eval`. What they print \
-stays the same until the code is changed. Tests are read-only. There is no network. """
+test calls, find the cause, change the code, and then run the tests with `eval`. Tests are \
+read-only. There is no network. """
 _CALLS = "Make one tool call a turn. When the tests pass, call `submit`."
-# A model of 1.5 billion parameters repeats the last block it is shown: that is no `eval` here.
-_EXAMPLE = """
-
-For example, if the test of calc.py fails, first read the file:
-
-```bash
-cat calc.py
-```
-
-When you see what is wrong, say so in a sentence and write the whole file anew, mended:
-
-```python calc.py
-def mean(xs):
-    return sum(xs) / len(xs)
-```
-
-Then run the tests, with `eval` as the command."""
+# A model of 1.5 billion parameters does what the last lines ask for; asked to say first what is
+# wrong, it says something wrong and stops.
+_LAST = """\
+These results stay the same until the code is changed. Look first at a file that you have not seen \
+yet. When you know what is wrong, reply with the whole file, mended, in one block that begins with \
+```python and the path."""
 _NO_CALL = (
     "Your reply makes no tool call, so nothing was done. Make one: bash, view, grep, edit, eval, "
     "pdb, or submit when you are done."
@@ -78,8 +67,13 @@ class Asked:
 
 def system(protocol: Protocol) -> str:
     """The system prompt."""
-    told = _CALLS if protocol == "tools" else f"\n\n{instructions(TOOLSET)}{_EXAMPLE}"
+    told = _CALLS if protocol == "tools" else f"\n\n{instructions(TOOLSET)}"
     return _SYSTEM + told
+
+
+def last(protocol: Protocol) -> str:
+    """What the first prompt ends with, behind what the tests print; nothing for tool calls."""
+    return _LAST if protocol == "text" else ""
 
 
 def asked(reply: Message, protocol: Protocol) -> Asked:

@@ -11,11 +11,12 @@ import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-__all__ = ["EASY", "HARD", "KINDS", "Bug", "bugs"]
+__all__ = ["EASY", "HARD", "KINDS", "MISSING", "Bug", "bugs"]
 
 EASY = ("boundary", "comparison", "arithmetic", "constant", "boolean", "negation", "direction")
 HARD = ("arguments", "name", "statement", "return", "copy")
 KINDS = EASY + HARD
+MISSING = "missing"
 
 _COMPARE: dict[type[ast.cmpop], tuple[str, str, str]] = {
     ast.Lt: ("boundary", "<", "<="),
@@ -55,7 +56,7 @@ class Bug:
 
     Attributes:
         path: of the module.
-        kind: of the mistake, one of `KINDS`.
+        kind: of the mistake, one of `KINDS`, or `MISSING`: the function is empty.
         function: where it is.
         line: from 1.
     """
@@ -126,12 +127,19 @@ class _Function:
         self._names = sorted(_locals(function))
 
     def changes(self) -> Iterator[Change]:
-        """What can be changed, trace calls and docstrings left alone."""
+        """What can be changed, trace calls and docstrings left alone; or all behind a docstring."""
+        yield from self._missing()
         for node in _walk(self._function):
             if isinstance(node, ast.expr):
                 yield from self._expression(node)
             elif isinstance(node, ast.stmt):
                 yield from self._statement(node)
+
+    def _missing(self) -> Iterator[Change]:
+        body = self._function.body[1:]
+        if body and ast.get_docstring(self._function):
+            start = self._lines.begin(body[0].lineno)
+            yield MISSING, start, self._after(body[-1]), ""
 
     def _expression(self, node: ast.expr) -> Iterator[Change]:
         match node:

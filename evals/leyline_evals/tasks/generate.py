@@ -2,7 +2,7 @@
 
 | difficulty | repository | bugs | which tests fail | what `eval` prints |
 | --- | --- | --- | --- | --- |
-| 1 | one small module, shown with the task | 1, an obvious kind | the module's own | little |
+| 1 | one small module, shown with the task | an empty function | the module's own | little |
 | 2 | four modules | 1 | the module's own, and others | traces of failed tests |
 | 3 | the same | 1 | only those of modules that use the broken one | traces of all tests |
 | 4 | the same | 2, in two files | the modules' own | traces of all tests |
@@ -21,7 +21,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from leyline_agent.errors import LeylineError
-from leyline_evals.tasks.bugs import EASY, HARD, KINDS, Bug, bugs
+from leyline_evals.tasks.bugs import HARD, KINDS, MISSING, Bug, bugs
 from leyline_evals.tasks.problem import PDB, PYTEST, Problem
 from leyline_evals.tasks.programs import Program, failures, programs
 
@@ -43,7 +43,7 @@ class _Level:
 
 
 _LEVELS = {
-    1: _Level(1, EASY, True, False, 4, "-q --tb=short"),
+    1: _Level(1, (MISSING,), True, False, 4, "-q --tb=short"),
     2: _Level(1, KINDS, True, True, 4, "--tb=short"),
     3: _Level(1, KINDS, False, True, 8, "-v --tb=long -rA"),
     4: _Level(2, KINDS, True, True, 8, "-v --tb=long -rA"),
@@ -189,11 +189,13 @@ class _Planting:
     def _instructions(self, failed: list[str], broken: list[str]) -> str:
         names = ", ".join(test.rpartition("::")[2] for test in failed[:3])
         if self._difficulty == 1:
-            where = f"one line of {broken[0]} is wrong, and {failed[0].partition('::')[0]} fails"
+            where = f"the function `{self.bugs[0].function}` of {broken[0]} is empty"
+            fails = f"{failed[0].partition('::')[0]} fails ({names})"
             wrong = self._files(self.bugs, {})[broken[0]]
             return (
-                f"In this repository {where} ({names}). Mend that line. Don't change the tests. "
-                f"This is {broken[0]}:\n\n```python\n{wrong}```"
+                f"In this repository {where}, and {fails}. Write it, so that it does what its "
+                f"docstring says. Don't change the tests. This is "
+                f"{broken[0]}:\n\n```python {broken[0]}\n{wrong}```"
             )
         return (
             f"The package `{self._program.name}` does not do what its docstrings say. It has "

@@ -110,3 +110,19 @@ def test_each_tool_is_told_of_in_plain_text() -> None:
     assert all(tool in said for tool in talk.TOOLS if tool != "edit")
     assert "```python path/to/file.py" in said
     assert "tool call a turn" in talk.system("tools")
+
+
+def test_the_first_prompt_ends_with_what_a_small_model_needs() -> None:
+    said = talk.last("text")
+    assert said.endswith("in one block that begins with ```python and the path.")
+    assert "eval" not in said
+    assert talk.last("tools") == ""
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_easiest_shows_its_file_as_it_is_written(seed: int) -> None:
+    problem = generate(seed, 1)
+    (path,) = problem.gold
+    found = asked({"role": "assistant", "content": problem.instructions}, "text")
+    assert found.call is not None
+    assert found.call["arguments"] == {"path": path, "new_code": problem.files[path]}

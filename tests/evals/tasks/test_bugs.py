@@ -4,7 +4,7 @@ import ast
 
 import pytest
 
-from leyline_evals.tasks.bugs import KINDS, bugs
+from leyline_evals.tasks.bugs import KINDS, MISSING, bugs
 from leyline_evals.tasks.programs import programs
 
 SOURCE = '''\
@@ -62,8 +62,15 @@ def test_a_step_is_forgotten() -> None:
     assert bug.plant(source) == "def f(xs):\n    made = []\n    return made\n"
 
 
+def test_a_function_is_empty() -> None:
+    (bug,) = [bug for bug in bugs("m.py", SOURCE) if bug.kind == MISSING]
+    head = SOURCE[: SOURCE.index("    found")]
+    assert bug.plant(f"{SOURCE}\nx = 1\n") == f"{head}\nx = 1\n"
+    assert (bug.function, bug.line) == ("total", 3)
+
+
 def test_docstrings_and_traces_stay_as_they_are() -> None:
-    for bug in bugs("m.py", SOURCE):
+    for bug in (bug for bug in bugs("m.py", SOURCE) if bug.kind != MISSING):
         text = bug.plant(SOURCE)
         assert "1 + 1 == 2" in text
         assert 'note(f"{1 + 1}")' in text
@@ -77,4 +84,4 @@ def test_every_bug_is_another_program_that_can_be_read() -> None:
             found = {bug.plant(source): bug.kind for bug in bugs(module, source)}
             assert sound not in {ast.dump(ast.parse(text)) for text in found}
             kinds |= set(found.values())
-    assert kinds == set(KINDS)
+    assert kinds == {*KINDS, MISSING}

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 from leyline_agent.errors import LeylineError
 from leyline_evals import tasks
 from leyline_evals.tasks import DIFFICULTIES, Problem
-from leyline_evals.tasks.bugs import EASY, HARD
+from leyline_evals.tasks.bugs import HARD, MISSING
 from leyline_evals.tasks.programs import failures, programs
 
 SEEDS = range(8)
@@ -58,9 +59,14 @@ def test_the_easiest_names_its_file_and_has_little_else(seed: int) -> None:
     (test,) = visible(problem)
     assert path in problem.instructions
     assert test in problem.instructions
-    assert problem.kinds[0] in EASY
-    broken, sound = problem.files[path].splitlines(), problem.gold[path].splitlines()
-    assert sum(one != other for one, other in zip(broken, sound, strict=True)) == 1
+    assert problem.kinds == (MISSING,)
+    given, gold = ast.parse(problem.files[path]), ast.parse(problem.gold[path])
+    (place,) = [n for n, one in enumerate(gold.body) if ast.dump(one) != ast.dump(given.body[n])]
+    empty, whole = given.body[place], gold.body[place]
+    assert isinstance(empty, ast.FunctionDef)
+    assert isinstance(whole, ast.FunctionDef)
+    assert f"function `{empty.name}` of" in problem.instructions
+    assert [*map(ast.dump, empty.body)] == [ast.dump(whole.body[0])]
 
 
 @pytest.mark.parametrize("seed", SEEDS)

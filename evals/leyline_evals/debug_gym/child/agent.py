@@ -94,7 +94,7 @@ class Agent(BaseAgent):
     """The loop of debug-gym's base agent.
 
     Args:
-        task: what the parent sent: `system`, `plain`, and what `Repository` needs.
+        task: what the parent sent: `system`, `last`, `plain`, and what `Repository` needs.
         parent: answers.
         logger: of debug-gym's.
     """
@@ -111,14 +111,16 @@ class Agent(BaseAgent):
         return {"role": "system", "content": self._task["system"]}
 
     def build_instance_prompt(self, info: EnvInfo | None = None) -> dict[str, Any]:
-        """The task, and what `eval` printed at the beginning: the same at every step."""
+        """The task, what `eval` printed at the beginning, and `last`: the same at every step."""
         if not self._first:
             assert info is not None
             parts = [str(info.instructions)]
             if info.eval_observation is not None:
                 told = shell.cut(info.eval_observation.observation, self._task["chars"])
                 parts.append(f"This is what the tests print now:\n\n{told}")
-            self._first = [{"role": "user", "content": "\n\n".join(parts)}]
+            parts.append(self._task["last"])
+            content = "\n\n".join(filter(None, parts))
+            self._first = [{"role": "user", "content": content}]
         return self._first[0]
 
     def build_history_prompt(self) -> list[dict[str, Any]]:
