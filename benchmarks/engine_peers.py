@@ -130,6 +130,8 @@ def python_of(engine: str) -> str:
 @contextmanager
 def peers(wanted: Sequence[tuple[str, bool]], setup: Setup) -> Iterator[dict[Any, Peer]]:
     """Engines by (name, whether it may splice), all of them started."""
+    # Ended by `kill` or `timeout`, this process still ends the servers it started.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with ExitStack() as stack:
         found: dict[Any, Peer] = {}
         servers: dict[Any, Server] = {}
