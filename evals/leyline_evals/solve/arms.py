@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict
 from leyline_agent.policy import Policy, parse
 from leyline_evals.replay import arms as replay
 from leyline_evals.solve.errors import EvalError
+from leyline_evals.solve.policy_files import PolicyFile, in_place
 
 __all__ = ["CONTROL", "KEEP_ALL", "Mechanism", "SolveArm", "arms_of", "find", "parse_mechanisms"]
 
@@ -71,8 +72,11 @@ class SolveArm(BaseModel):
         digest = hashlib.sha256(self.name.encode()).hexdigest()[:6]
         return short if short == self.name else f"{short}-{digest}"
 
-    def policies(self) -> Policy | None:
+    def policies(self, files: Sequence[PolicyFile] = ()) -> Policy | None:
         """The policy as this arm runs it; None where nothing is edited.
+
+        Args:
+            files: where those are that its text names.
 
         Raises:
             PolicyError: there is no such policy.
@@ -80,7 +84,9 @@ class SolveArm(BaseModel):
         if self.policy == KEEP_ALL:
             return None
         same = replay.Arm(self.mechanism.value) if self.mechanism.declares else None
-        return replay.policy_of(same or replay.Arm.PREFIX_CACHE, parse(self.policy))
+        return replay.policy_of(
+            same or replay.Arm.PREFIX_CACHE, parse(in_place(self.policy, files))
+        )
 
 
 CONTROL = SolveArm(policy=KEEP_ALL, mechanism=Mechanism.PREFIX_CACHE)

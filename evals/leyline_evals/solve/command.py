@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field, ValidationError
 from rich.console import Console
 
 from leyline_agent._version import __version__
-from leyline_evals.solve import drivers, words
+from leyline_evals.solve import drivers, policy_files, words
 from leyline_evals.solve.arms import SolveArm, arms_of, find, parse_mechanisms
 from leyline_evals.solve.backend import ModelConfig, Price, check, connect
 from leyline_evals.solve.config import DriverConfig, Registration, RunConfig, TaskConfig
@@ -86,7 +86,7 @@ def run(driver: Driver, options: RunOptions) -> None:
 def resume(path: Path, workers: int, seconds: float | None, retry_errors: bool, json: bool) -> None:
     """Go on with a run."""
     console = Console(stderr=json, highlight=False, soft_wrap=True, markup=False)
-    folder = RunFolder.open(path)
+    folder = _opened(path)
     driver = drivers.again(folder.config.driver.name, folder.config.driver.options)
     _tell(folder, sit(folder, driver, workers, seconds, retry_errors=retry_errors), console, json)
 
@@ -153,6 +153,7 @@ def config_of(driver: Driver, options: RunOptions) -> RunConfig:
             model=model,
             limits=_limits(options),
             registration=_registration(arms, len(tasks), options),
+            policy_files=policy_files.files_of(arm.policy for arm in arms),
         )
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
@@ -236,12 +237,19 @@ def _folder(config: RunConfig, options: RunOptions) -> RunFolder:
         raise EvalError("--out is missing: the folder of the run, which is gone on with later")
     if not RunFolder.is_run(path):
         return RunFolder.create(path, config)
-    folder = RunFolder.open(path)
+    folder = _opened(path)
     if folder.config != config:
         raise EvalError(
             f"{path} holds a run with other options ({_changed(folder.config, config)}); go on "
             f"with it by `leyline eval resume {path}`, or name another folder with --out"
         )
+    return folder
+
+
+def _opened(path: Path) -> RunFolder:
+    """A run that is gone on with, by the policies it was planned with."""
+    folder = RunFolder.open(path)
+    policy_files.check(folder.config.policy_files, path)
     return folder
 
 

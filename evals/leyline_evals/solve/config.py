@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from leyline_evals.solve.arms import SolveArm
 from leyline_evals.solve.backend import ModelConfig
 from leyline_evals.solve.driver import Limits, Task
+from leyline_evals.solve.policy_files import PolicyFile
 
 __all__ = ["Cell", "DriverConfig", "Registration", "RunConfig", "TaskConfig", "cells", "digest_of"]
 
@@ -78,6 +79,7 @@ class RunConfig(BaseModel):
         model, limits: the same for every episode.
         order: draws the order of the tasks.
         registration: the primary comparison; None for a run of one arm.
+        policy_files: those that the arms' policies stand in, with digests of them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -90,6 +92,7 @@ class RunConfig(BaseModel):
     limits: Limits = Limits()
     order: int = 0
     registration: Registration | None = None
+    policy_files: tuple[PolicyFile, ...] = ()
 
     @model_validator(mode="after")
     def _is_a_plan(self) -> RunConfig:

@@ -245,7 +245,7 @@ class _Episode:
         channel = sitter.backend.open(cell.arm.mechanism, tenant, script)
         try:
             session = Session(
-                cell.arm.policies(),
+                cell.arm.policies(config.policy_files),
                 channel.adapter,
                 id=f"{tenant[:200]}/{sitter.number}",
                 journal=self.path / "journal.jsonl",
