@@ -125,7 +125,7 @@ def test_the_pairing_is_the_models() -> None:
         ({"ropes": [YaRNScalingRotaryEmbedding()]}, Reason.ROPE_KIND, "YaRN"),
         ({"ropes": [RotaryEmbedding(scale=1.1)]}, Reason.ROPE_KIND, "frequencies"),
     ],
-    ids=str,
+    ids=lambda value: " ".join(value) if isinstance(value, dict) else str(value),
 )
 def test_what_cannot_be_moved_says_why(changes: dict[str, Any], reason: Reason, said: str) -> None:
     found = movable(context(**changes))
