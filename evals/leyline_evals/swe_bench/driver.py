@@ -88,13 +88,13 @@ class SweBench:
             EvalError: the dataset is not there or not in the format, nothing matches, or one
                 cannot be run here.
         """
-        with self._lock:
-            if self._loaded is None:
-                name, split = self.options["dataset"], self.options["split"]
-                self._loaded = load(name, split, self.bench.rows)
-        chosen = select(self._loaded, selection)
+        chosen = select(self._all(), selection)
         self.bench.check(chosen)
         return chosen
+
+    def known(self) -> set[str]:
+        """The ids of all instances of the dataset."""
+        return {one.instance_id for one in self._all()}
 
     def tasks(self, selection: Sequence[str]) -> list[Task]:
         """The instances as tasks; their group is the repository."""
@@ -165,6 +165,13 @@ class SweBench:
 
         collect(run)
         self.bench.close()
+
+    def _all(self) -> list[Instance]:
+        with self._lock:
+            if self._loaded is None:
+                name, split = self.options["dataset"], self.options["split"]
+                self._loaded = load(name, split, self.bench.rows)
+            return self._loaded
 
     def close(self) -> None:
         """End what waits for more episodes."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -27,15 +27,19 @@ __all__ = ["GradedPatch", "Grades", "collect", "grade", "predicted", "tell"]
 Prediction = dict[str, Any]
 
 
-def predicted(name: str, instances: Sequence[Instance]) -> dict[str, Prediction]:
+def predicted(
+    name: str, instances: Sequence[Instance], known: Collection[str] = ()
+) -> dict[str, Prediction]:
     """The predictions for some instances, by id.
 
     Args:
         name: "gold", "empty", or a .json or .jsonl file in swebench's format.
-        instances: those to predict; what a file says of others is left out.
+        instances: those to predict; what a file says of other known ones is left out.
+        known: ids of the whole dataset; those of `instances` where empty.
 
     Raises:
-        EvalError: the file is not there, not in the format, or says nothing of these instances.
+        EvalError: the file is not there, not in the format, says nothing of these instances, or
+            something of unknown ones.
     """
     if name in ("gold", "empty"):
         return {
@@ -51,6 +55,12 @@ def predicted(name: str, instances: Sequence[Instance]) -> dict[str, Prediction]
     ids = [one.instance_id for one in instances]
     if not set(ids) & found.keys():
         raise EvalError(f"predictions {name}: none is for {', '.join(ids[:3])}")
+    if unknown := [one for one in found if one not in {*ids, *known}]:
+        raise EvalError(
+            f"predictions {name}: {len(unknown)} are for no instance of the dataset: "
+            f"{', '.join(unknown[:5])}{', ...' if unknown[5:] else ''}; take them out, or name "
+            "their --dataset"
+        )
     return {one: found[one] for one in ids if one in found}
 
 
@@ -87,7 +97,7 @@ class Grades(BaseModel):
 def grade(driver: SweBench, selection: Sequence[str], out: Path, workers: int) -> Grades:
     """Grade a driver's predictions into a folder: `preds.json`, swebench's logs and its report."""
     instances = driver.instances(selection)
-    predictions = predicted(driver.predictions, instances)
+    predictions = predicted(driver.predictions, instances, driver.known())
     out = out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     (out / "preds.json").write_text(json.dumps(predictions, indent=1) + "\n", encoding="utf-8")
@@ -130,7 +140,8 @@ def tell(grades: Grades, as_json: bool) -> None:
     console = Console(highlight=False)
     console.print(table)
     console.print(
-        f"\n{grades.resolved} of {grades.total} resolved; {grades.empty} patches are empty. "
+        f"\n{len(grades.patches)} of {grades.total} instances have a prediction; "
+        f"{grades.resolved} resolved, {grades.empty} empty. "
         f"swebench's report is {grades.report}; its logs and preds.json are beside it.",
         soft_wrap=True,
     )

@@ -11,7 +11,7 @@ from swe_bench_rows import shipped
 
 from leyline_evals.solve.errors import EvalError
 from leyline_evals.swe_bench.instances import Instance, load
-from leyline_evals.swe_bench.predictions import predicted
+from leyline_evals.swe_bench.predictions import GradedPatch, Grades, predicted, tell
 
 ONE = {"instance_id": "leyline__shelf-2", "model_name_or_path": "m/x", "model_patch": "diff"}
 
@@ -65,6 +65,28 @@ def test_files_that_hold_no_predictions(tmp_path: Path, name: str, text: str, to
     (tmp_path / name).write_text(text)
     with pytest.raises(EvalError, match=told):
         predicted(str(tmp_path / name), instances())
+
+
+def test_predictions_for_no_instance_of_the_dataset_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "preds.json"
+    others = [{**ONE, "instance_id": name} for name in ("leyline__shelf-3", "x__y-1")]
+    path.write_text(json.dumps([ONE, *others]))
+    with pytest.raises(EvalError, match="2 are for no instance .*: leyline__shelf-3, x__y-1"):
+        predicted(str(path), instances())
+    path.write_text(json.dumps([ONE, {**ONE, "instance_id": "leyline__routes-4"}]))
+    chosen = [one for one in instances() if one.instance_id == "leyline__shelf-2"]
+    known = [one.instance_id for one in instances()]
+    assert predicted(str(path), chosen, known) == {"leyline__shelf-2": ONE}, "not chosen, yet known"
+
+
+def test_it_is_told_how_many_have_a_prediction(capsys: pytest.CaptureFixture[str]) -> None:
+    patch = GradedPatch(instance="leyline__shelf-2", ended="resolved")
+    grades = Grades(
+        folder="out", report="out/r.json", total=4, resolved=1, unresolved=0, not_graded=0,
+        empty=0, patches=[patch],
+    )  # fmt: skip
+    tell(grades, as_json=False)
+    assert "1 of 4 instances have a prediction; 1 resolved" in capsys.readouterr().out
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
