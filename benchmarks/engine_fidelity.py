@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from common import save
-from engine_peers import ROOT, Peer, Setup, missing, peers
+from engine_peers import ENGINES, ROOT, Peer, Setup, count, missing, named, peers
 
 from leyline_agent.readers import read
 from leyline_agent.serving.models.embedded import DEFAULT
@@ -165,16 +165,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("files", nargs="*", default=[str(DEMO)])
     parser.add_argument("--policy", default="keep_last:n=5")
-    parser.add_argument("--runs", type=int, default=4, help="of each file")
-    parser.add_argument("--turns", type=int, default=6, help="of each run that edit, evenly spaced")
-    parser.add_argument("--tokens", type=int, default=8, help="answered at each")
-    parser.add_argument("--engines", default="bundled,vllm,llama.cpp")
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--runs", type=count, default=4, help="of each file")
+    parser.add_argument("--turns", type=count, default=6, help="of a run that edit, evenly spaced")
+    parser.add_argument("--tokens", type=count, default=8, help="answered at each")
+    parser.add_argument("--engines", type=named, default=list(ENGINES), help=",".join(ENGINES))
+    parser.add_argument("--threads", type=count, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--out")
     options = parser.parse_args()
-    skipped = [why for name in options.engines.split(",") if (why := missing(name))]
+    skipped = [why for name in options.engines if (why := missing(name))]
     print("\n".join(skipped))
-    engines = [name for name in options.engines.split(",") if not missing(name)]
+    engines = [name for name in options.engines if not missing(name)]
     rows: dict[str, list[dict[str, Any]]] = {}
     for engine in engines:  # one at a time: nothing is timed, and memory is dear
         with tempfile.TemporaryDirectory() as scratch:

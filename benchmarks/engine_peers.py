@@ -10,7 +10,9 @@ An engine that is not here is said and left out.
 
 from __future__ import annotations
 
+import argparse
 import json
+import math
 import os
 import signal
 import socket
@@ -27,6 +29,7 @@ import httpx
 from leyline_adapters.vllm.serve import command, environment, version_of
 from leyline_agent.cli.engines import Serving
 
+ENGINES = ("bundled", "vllm", "llama.cpp")
 ROOT = Path(__file__).resolve().parent.parent
 CHILD = ROOT / "benchmarks" / "engine_child.py"
 PYTHONS = {
@@ -109,6 +112,33 @@ class Peer:
             raise SystemExit("an engine's process ended:\n" + self._log.read_text()[-4000:])
         answer: dict[str, Any] = json.loads(line)
         return answer
+
+
+def named(text: str) -> list[str]:
+    """Engines named on the command line, each once."""
+    found = list(dict.fromkeys(text.split(",")))
+    if unknown := [name for name in found if name not in ENGINES]:
+        known = ", ".join(ENGINES)
+        raise argparse.ArgumentTypeError(f"no engine is named {unknown[0]!r}; there are {known}")
+    return found
+
+
+def count(text: str) -> int:
+    """A whole number of at least 1, of the command line."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
+    return int(text)
+
+
+def share(text: str) -> float:
+    """A number above 0, of the command line."""
+    try:
+        found = float(text)
+    except ValueError:
+        found = math.nan
+    if not 0 < found < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
+    return found
 
 
 def missing(engine: str) -> str:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from common import Spread, save, spread
-from engine_peers import Peer, Setup, missing, peers
+from engine_peers import ENGINES, Peer, Setup, count, missing, named, peers, share
 
 from leyline_agent.serving.models.embedded import DEFAULT
 
@@ -129,15 +129,15 @@ def ratios(arms: Sequence[Arm], found: Mapping[str, Any]) -> dict[str, float]:
 def main() -> None:
     """Measure, print a table and save."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--scale", type=float, default=1.0, help="of the conversation")
-    parser.add_argument("--engines", default="bundled,vllm,llama.cpp")
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--rounds", type=count, default=3)
+    parser.add_argument("--scale", type=share, default=1.0, help="of the conversation")
+    parser.add_argument("--engines", type=named, default=list(ENGINES), help=",".join(ENGINES))
+    parser.add_argument("--threads", type=count, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--out")
     options = parser.parse_args()
-    skipped = [why for name in options.engines.split(",") if (why := missing(name))]
+    skipped = [why for name in options.engines if (why := missing(name))]
     print("\n".join(skipped))
-    arms = arms_of([name for name in options.engines.split(",") if not missing(name)])
+    arms = arms_of([name for name in options.engines if not missing(name)])
     with tempfile.TemporaryDirectory() as scratch:
         setup = Setup(DEFAULT, options.threads, 8192, 1, Path(scratch))
         wanted = list(dict.fromkeys((arm.engine, arm.splices) for arm in arms))

@@ -33,6 +33,41 @@ def setup(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return engine_peers.Setup("smollm2-135m", 1, 8192, 1, tmp_path_factory.mktemp("engines"))
 
 
+@pytest.mark.parametrize(
+    ("script", "option", "value", "words"),
+    [
+        (engines, "--engines", "nosuch", "no engine is named 'nosuch'; there are bundled, vllm"),
+        (engine_fidelity, "--engines", "vllm,", "no engine is named ''"),
+        (engines, "--rounds", "0", "'0' is no whole number"),
+        (engines, "--scale", "0", "'0' is no number above 0"),
+        (engines, "--scale", "nan", "'nan' is no number above 0"),
+        (engine_fidelity, "--turns", "-1", "'-1' is no whole number"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(
+    script: Any,
+    option: str,
+    value: str,
+    words: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["benchmark", f"{option}={value}"])
+    with pytest.raises(SystemExit):
+        script.main()
+    assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("script", [engines, engine_fidelity])
+def test_the_help_names_the_engines(
+    script: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["benchmark", "--help"])
+    with pytest.raises(SystemExit):
+        script.main()
+    assert "bundled,vllm,llama.cpp" in capsys.readouterr().out
+
+
 @pytest.mark.model
 def test_a_round_in_every_arm(setup: Any, tmp_path: Path) -> None:
     run = tmp_path / "run.json"
