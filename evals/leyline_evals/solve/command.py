@@ -267,7 +267,7 @@ def _machine() -> dict[str, str]:
 
 
 def _tell(folder: RunFolder, sat: Sat, console: Console, json: bool) -> None:
-    """Say how far it is, and what to do next; exit 1 where an episode of this sitting failed."""
+    """Say how far it is, and what to do next; exit 1 where an episode or a policy of it failed."""
     registered = folder.config.registration
     told = EvalSitting(
         run=str(folder.path),
@@ -277,10 +277,11 @@ def _tell(folder: RunFolder, sat: Sat, console: Console, json: bool) -> None:
         errors=sat.errors,
         left=sat.left,
         detectable=registered.detectable if registered else None,
+        notes=list(words.failures(sat.failed)),
     )
     if json:
         print(told.model_dump_json(indent=2), flush=True)
     for line in words.sat(folder.path, folder.config.size, sat):
         console.print(line)
-    if sat.errors:
+    if sat.errors or sat.failed:
         raise typer.Exit(1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -57,6 +58,7 @@ class EpisodeModel:
         self._same = 0
         self._last: str | None = None
         self._pending: StepRecord | None = None
+        self._raised: dict[str, Counter[str]] = {}
 
     def __call__(
         self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None = None
@@ -72,6 +74,7 @@ class EpisodeModel:
         started, known = self._now(), len(self.session.receipts)
         recalls = self.session.stats().recalls
         turn = self.session.begin(messages, tools, **self._asked())
+        self._note(turn)
         tally = Tally(edits=len(turn.edits))
         answer = self._answered(turn, tally)
         self._steps += 1
@@ -88,6 +91,14 @@ class EpisodeModel:
     def pending(self) -> bool:
         """Whether a reply's record has not been taken."""
         return self._pending is not None
+
+    @property
+    def failed(self) -> dict[str, int]:
+        """In how many turns a policy raised, by "its name: what it raised most often"."""
+        return {
+            f"{policy}: {errors.most_common(1)[0][0]}": errors.total()
+            for policy, errors in self._raised.items()
+        }
 
     def step(
         self,
@@ -109,6 +120,12 @@ class EpisodeModel:
         )
         self._pending = None
         return made
+
+    def _note(self, turn: Turn) -> None:
+        """Count the policies that raised; a part that stands in a pipeline twice counts once."""
+        raised = {s.policy: f"{s.kind}: {s.detail}" for s in turn.skipped if not s.where}
+        for policy, error in raised.items():
+            self._raised.setdefault(policy, Counter())[error] += 1
 
     def _asked(self) -> dict[str, Any]:
         """The keyword arguments of the next call; each step draws from a seed of its own."""

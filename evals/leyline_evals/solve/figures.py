@@ -163,6 +163,7 @@ def _arm(arm: SolveArm, rows: Sequence[EpisodeRow], price: Price | None) -> ArmR
         rereads=sum(row.rereads for row in counted),
         malformed=actions.get("malformed", 0),
         skipped=sum(row.skipped for row in counted),
+        failed=_counted(row.failed for row in counted),
         overhead=_overhead(counted, wall),
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from leyline_evals.solve import words
 from leyline_evals.solve.driver import Ended
 from leyline_evals.solve.folder import Sitting
 from leyline_evals.solve.report import ArmReport, RunReport
@@ -31,7 +32,8 @@ def problems(run: RunReport) -> list[str]:
             found.append(f"{arm.arm}: {arm.edits} edits, and nothing was spliced{told}")
         if arm.mechanism.value == "plain" and arm.exact_tokens:
             found.append(f"{arm.arm}: {arm.exact_tokens:,} tokens came from a cache all the same")
-        if arm.policy != "keep_all" and arm.episodes and not arm.edits:
+        found += [f"{arm.arm}: {said}" for said in words.failures(arm.failed)]
+        if arm.policy != "keep_all" and arm.episodes and not arm.edits and not arm.failed:
             found.append(
                 f"{arm.arm}: the policy edited nothing; the arm differs from keep_all by chance "
                 "alone"

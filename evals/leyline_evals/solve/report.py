@@ -22,6 +22,7 @@ class ArmReport(BaseModel):
         wall_per_solved: seconds, likewise. cost_per_solved: dollars.
         ttft_p50, ttft_p99: milliseconds to the first token, of `ttft_turns` turns.
         rereads: reads of a path read before and not written since.
+        failed: turns in which a policy raised, by "its name: what it raised most often".
         overhead: the part of the wall time that neither the model nor a tool took.
     """
 
@@ -58,6 +59,7 @@ class ArmReport(BaseModel):
     rereads: int
     malformed: int
     skipped: int
+    failed: dict[str, int]
     overhead: float | None
 
 

@@ -31,6 +31,7 @@ class EpisodeRow(BaseModel):
         cost: in dollars, as the provider's prices are known; None where they are not.
         actions: how often each was asked for.
         skipped: policies and edits that were not taken.
+        failed: turns in which a policy raised, by "its name: what it raised most often".
         sitting: in which it was run, from 1.
     """
 
@@ -66,6 +67,7 @@ class EpisodeRow(BaseModel):
     cost: float | None = None
     actions: dict[str, int] = Field(default_factory=dict)
     skipped: int = 0
+    failed: dict[str, int] = Field(default_factory=dict)
 
     @property
     def key(self) -> Key:

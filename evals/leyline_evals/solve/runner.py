@@ -6,6 +6,7 @@ import statistics
 import threading
 import time
 import traceback
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -17,13 +18,15 @@ from leyline_evals.solve.backend import SCRIPTED, Backend
 from leyline_evals.solve.config import Cell, cells, digest_of
 from leyline_evals.solve.driver import Driver, Ended, Outcome, StepRecord, Task
 from leyline_evals.solve.episode import EpisodeModel
-from leyline_evals.solve.errors import EvalError, Interrupted, LimitReached
+from leyline_evals.solve.errors import EvalError, Interrupted, LimitReached, ModelFailed
 from leyline_evals.solve.folder import RunFolder, now
 from leyline_evals.solve.rows import EpisodeRow
 
 __all__ = ["Progress", "Silent", "Sat", "Sitter", "tasks_of"]
 
 SEED_STEP = 1_000_003
+HOPELESS = 3
+"""So many first episodes without a reply of the model, for the same reason, end a sitting."""
 
 
 class Progress(Protocol):
@@ -63,11 +66,15 @@ class Sat:
         done: episodes it finished, those in error included.
         errors: of them.
         left: episodes of the plan without a row, or with an error.
+        commonest: what most of the errors say.
+        failed: turns in which a policy raised, by "its name: what it raised most often".
     """
 
     done: int
     errors: int
     left: int
+    commonest: str = field(default="", compare=False)
+    failed: Mapping[str, int] = field(default_factory=dict, compare=False)
 
 
 def tasks_of(driver: Driver, folder: RunFolder) -> dict[str, Task]:
@@ -121,15 +128,15 @@ class Sitter:
         self._began = time.monotonic()
         self._started = 0
         self._problem: BaseException | None = None
+        self._made: list[EpisodeRow] = []
         self._left = self._unfinished()
 
     def run(self, workers: int) -> Sat:
         """Run episodes, this many at once. After Ctrl-C those under way are given up.
 
         Raises:
-            EvalError: a row cannot be written.
+            EvalError: a row cannot be written, or the first episodes had no reply of the model.
         """
-        before = {key: row.attempt for key, row in self._rows.items()}
         with ThreadPoolExecutor(workers, thread_name_prefix="leyline-eval") as pool:
             try:
                 wait([pool.submit(self._work) for _ in range(workers)])
@@ -138,10 +145,18 @@ class Sitter:
                 raise
         if self._problem is not None:
             raise self._problem
-        made = [row for key, row in self._rows.items() if row.attempt != before.get(key)]
         counted = sum(row.counts for row in self._rows.values())
-        errors = sum(not row.counts for row in made)
-        return Sat(len(made), errors, self.folder.config.size - counted)
+        errors = Counter(row.detail for row in self._made if not row.counts)
+        failed = Counter[str]()
+        for row in self._made:
+            failed.update(row.failed)
+        return Sat(
+            done=len(self._made),
+            errors=errors.total(),
+            left=self.folder.config.size - counted,
+            commonest=errors.most_common(1)[0][0] if errors else "",
+            failed=failed,
+        )
 
     def _unfinished(self) -> Iterator[Cell]:
         for cell in cells(self.folder.config):
@@ -158,10 +173,23 @@ class Sitter:
                     if row is not None:
                         self.folder.add(row)
                         self._rows[row.key] = row
+                        self._made.append(row)
+                        self._check_hope()
                     self.progress.ended(cell, row)
         except BaseException as error:  # Not an episode's: the run itself cannot go on.
             self._problem = self._problem or error
             self._stop.set()
+
+    def _check_hope(self) -> None:
+        """Raise where nobody answers: each further episode would end in the same error."""
+        if len(self._made) != HOPELESS or len(self._rows) == self.folder.config.size:
+            return
+        why = {_unanswered(row) for row in self._made}
+        if len(why) == 1 and "" not in why:
+            raise EvalError(
+                f"the first {HOPELESS} episodes got no reply: {self._made[-1].detail:.500}. See "
+                f"to the model, then go on: leyline eval resume {self.folder.path} --retry-errors"
+            )
 
     def _next(self) -> Cell | None:
         with self._lock:
@@ -203,7 +231,15 @@ class Sitter:
             started=started,
             wall_seconds=round(time.perf_counter() - begun, 4),
             skipped=episode.skipped,
+            failed=episode.failed,
         )
+
+
+def _unanswered(row: EpisodeRow) -> str:
+    """Why an episode had no reply at all, without particulars; "" where it had one."""
+    what, *why = row.detail.split(": ", 2)
+    is_mute = not row.counts and not row.steps and what == ModelFailed.__name__
+    return ": ".join([what, *why[:1]]) if is_mute else ""
 
 
 @dataclass
@@ -215,6 +251,7 @@ class _Episode:
     path: Path
     steps: list[StepRecord] = field(default_factory=list)
     skipped: int = 0
+    failed: dict[str, int] = field(default_factory=dict)
 
     def run(self) -> Outcome:
         """How it ended; no error of its own stops the others.
@@ -232,8 +269,10 @@ class _Episode:
         except (Exception, SystemExit) as error:  # Whatever a driver, a tool or a server does.
             if self.sitter._stop.is_set():
                 raise Interrupted("the sitting ends") from error
-            (self.path / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
-            return Outcome(ended=Ended.ERROR, detail=f"{type(error).__name__}: {error}"[:2000])
+            cause = f"{type(error).__name__}: {error}"
+            told = f"{cause}\n\n{traceback.format_exc()}"
+            (self.path / "error.txt").write_text(told, encoding="utf-8")
+            return Outcome(ended=Ended.ERROR, detail=cause[:2000])
 
     def _run(self) -> Outcome:
         sitter, cell = self.sitter, self.cell
@@ -262,7 +301,7 @@ class _Episode:
             finally:
                 if model.pending:  # Asked for, and nothing came of it.
                     self._record(model.step())
-                self.skipped = len(session.skipped)
+                self.skipped, self.failed = len(session.skipped), model.failed
         finally:
             channel.close()
 

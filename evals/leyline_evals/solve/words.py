@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from leyline_evals.solve.config import Registration, RunConfig
@@ -14,6 +14,7 @@ __all__ = [
     "COMPARED",
     "count",
     "dollars",
+    "failures",
     "found",
     "milliseconds",
     "percent",
@@ -80,12 +81,21 @@ def sat(path: Path, episodes: int, what: Sat) -> Iterator[str]:
     yield f"{what.done} episodes done in this sitting; {episodes - what.left} of {episodes} count."
     if what.errors:
         yield (
-            f"{what.errors} ended in an error and count for nothing; error.txt in their folders "
-            "says why, and --retry-errors runs them again."
+            f"{what.errors} ended in an error and count for nothing, most often: "
+            f"{what.commonest:.300}; error.txt in their folders says more, and --retry-errors runs "
+            "them again."
         )
+    yield from failures(what.failed)
     if what.left > what.errors:
         yield f"Go on: leyline eval resume {path}"
     yield f"Report: leyline eval report {path}"
+
+
+def failures(failed: Mapping[str, int]) -> Iterator[str]:
+    """Policies that raised."""
+    for what, turns in failed.items():
+        policy, _, error = what.partition(": ")
+        yield f"the policy {policy} failed in {_many(turns, 'turn')}: {error}"
 
 
 def setting(run: RunReport) -> str:

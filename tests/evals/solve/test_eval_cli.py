@@ -75,7 +75,50 @@ def test_errors_of_episodes_are_exit_status_1(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert leyline(*SUMS, "--out", tmp_path / "a", "--broken", "sum-1") == 1
-    assert "6 ended in an error and count for nothing" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "6 ended in an error and count for nothing" in told
+    assert "most often: OSError: the disk of sum-1 is broken" in told
+
+
+RAISING = """\
+from leyline_agent import Policy
+
+
+class Oops(Policy):
+    def edits(self, trajectory):
+        raise KeyError("oops")
+"""
+
+
+@pytest.mark.filterwarnings("ignore::leyline_agent.LeylineWarning")
+def test_a_policy_that_raises_is_told_and_exit_status_1(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("oops.py").write_text(RAISING)
+    words = ["eval", "sums", "--model", "scripted", "--num-tasks", 1, "--seeds", 2]
+    assert leyline(*words, "-p", "oops.py:Oops", "--mechanisms", "plain", "--out", "a") == 1
+    says = "the policy oops failed in 8 turns: KeyError: 'oops' (oops.py, line 6, in edits)"
+    assert says in capsys.readouterr().out
+    assert leyline("eval", "report", "a", "--json") == 0
+    (run,) = EvalReport.model_validate_json(capsys.readouterr().out).runs
+    assert run.problems == [f"oops.py:Oops@plain: {says}"]
+
+
+def test_a_server_that_is_not_there_ends_the_sitting(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("leyline_adapters.bundled.http_errors._backoff", lambda state: 0.0)
+    words = ["eval", "sums", "--num-tasks", 2, "--seeds", 2, "-p", POLICY, "--out", tmp_path / "a"]
+    url = ["--model", "m", "--adapter", "http", "--base-url", "http://127.0.0.1:9"]
+    assert leyline(*words, *url) == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert "the first 3 episodes got no reply: ModelFailed: EngineUnavailable: " in told
+    assert "127.0.0.1:9" in told
+    assert f"leyline eval resume {tmp_path / 'a'} --retry-errors" in told
+    assert len((tmp_path / "a" / "episodes.jsonl").read_text().splitlines()) == 3
+    for why in (tmp_path / "a").glob("episodes/*/*/*/error.txt"):
+        assert why.read_text().startswith("ModelFailed: EngineUnavailable: ")
 
 
 @pytest.mark.parametrize(
