@@ -19,15 +19,16 @@ from typing import Any
 import httpx
 
 from leyline_adapters.bundled.body import read_receipt, with_commit
-from leyline_adapters.bundled.connection import Connection
 from leyline_adapters.vllm.client.asking import COMPLETIONS, chat_body
 from leyline_adapters.vllm.client.call import Call, commit_of
+from leyline_adapters.vllm.client.connection import VllmConnection
 from leyline_adapters.vllm.client.planner import Planner
 from leyline_adapters.vllm.client.planning import Limits
 from leyline_agent.adapter import Capabilities, Commit, Request
 from leyline_agent.directive import Directive, Mode
-from leyline_agent.errors import LeylineError
+from leyline_agent.errors import AdapterError, LeylineError
 from leyline_agent.receipt import Receipt
+from leyline_agent.session import Session
 
 __all__ = ["DEFAULT_URL", "VllmAdapter"]
 
@@ -72,10 +73,14 @@ class VllmAdapter:
         attempts: int = 4,
         transport: httpx.BaseTransport | httpx.AsyncBaseTransport | None = None,
     ) -> None:
+        if base_url == "":
+            raise AdapterError(
+                "base_url is empty; pass the server's address, or None for $LEYLINE_VLLM_URL"
+            )
         given = base_url or os.environ.get("LEYLINE_VLLM_URL") or DEFAULT_URL
         key = api_key or os.environ.get("VLLM_API_KEY")
         self.model = model
-        self._connection = Connection(
+        self._connection = VllmConnection(
             given,
             key,
             timeout=timeout,
@@ -163,9 +168,19 @@ class VllmAdapter:
         """Apply a commit's edits now, while a tool runs; the next request finds them done."""
         return self._planner.ahead(chat_body(request, self.model), commit)
 
-    def drop(self, session: str) -> bool:
-        """Forget a session and let the server give up its KV; whether there was one."""
-        return self._planner.drop(session)
+    def drop(self, session: Session | str) -> bool:
+        """Forget a session, or that of an id, and let the server give up its KV.
+
+        Returns:
+            Whether there was one.
+
+        Raises:
+            TypeError: it is neither.
+        """
+        name = session.id if isinstance(session, Session) else session
+        if not isinstance(name, str):
+            raise TypeError(f"drop takes a Session or its id, not {type(name).__name__}")
+        return self._planner.drop(name)
 
     def _call(self, request: Request) -> Call:
         return self._planner.call(chat_body(request, self.model), commit_of(request))

@@ -80,9 +80,49 @@ def test_a_server_that_is_gone() -> None:
     gone = httpx.MockTransport(lambda request: (_ for _ in ()).throw(httpx.ConnectError("refused")))
     with (
         VllmAdapter("http://vllm", transport=gone, attempts=2) as adapter,
-        pytest.raises(EngineUnavailable, match="no answer from http://vllm"),
+        pytest.raises(EngineUnavailable, match="no answer from http://vllm.*serve --engine vllm`"),
     ):
         talk(adapter).turn()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        httpx.Response(404, json={"detail": "Not Found"}),
+        httpx.Response(404, text="404 page not found"),
+        httpx.Response(405, json={"error": {"message": "Method Not Allowed", "code": 405}}),
+        httpx.Response(200, json={"tokens": []}),
+        httpx.Response(200, json={"object": "list"}),
+    ],
+)
+def test_a_server_that_is_not_vllm(answer: httpx.Response) -> None:
+    def handle(request: httpx.Request) -> httpx.Response:
+        return answer
+
+    with (
+        VllmAdapter("http://other", transport=httpx.MockTransport(handle)) as adapter,
+        pytest.raises(AdapterError, match="no POST /tokenize there; is this vLLM.*'openai'"),
+    ):
+        talk(adapter).turn()
+
+
+def test_tools_that_the_server_cannot_read_calls_of(fake: FakeVllm, adapter: VllmAdapter) -> None:
+    words = '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set'
+    refusal = {"error": {"message": words, "type": "BadRequestError", "code": 400}}
+    todo = r"serve --engine vllm \.\.\. -- --enable-auto-tool-choice --tool-call-parser NAME"
+    chat = talk(adapter)
+    fake.failures = [httpx.Response(400, json=refusal) for _ in range(3)]
+    with pytest.raises(AdapterError, match=todo):
+        chat.turn()
+    with pytest.raises(AdapterError, match=todo):
+        list(adapter.stream({"messages": chat.messages}))
+    with pytest.raises(AdapterError, match=todo):
+        asyncio.run(adapter.acomplete({"messages": chat.messages}))
+
+
+def test_an_empty_address_is_none() -> None:
+    with pytest.raises(AdapterError, match="base_url is empty"):
+        VllmAdapter("")
 
 
 def test_a_model_that_is_not_served(fake: FakeVllm) -> None:

@@ -103,7 +103,7 @@ def test_the_effort_reaches_the_template_as_the_chat_endpoint_hands_it_on(
     }
 
 
-@pytest.mark.parametrize("answer", [{}, {"tokens": "no"}, {"tokens": [1, "2"]}])
+@pytest.mark.parametrize("answer", [{}, {"tokens": "no"}, {"tokens": []}, {"tokens": [1, "2"]}])
 def test_an_answer_without_tokens(answer: dict[str, Any]) -> None:
-    with pytest.raises(AdapterError, match="vLLM server"):
+    with pytest.raises(AdapterError, match="is this vLLM"):
         ServerRenderer(lambda body: answer).render(says("q"))

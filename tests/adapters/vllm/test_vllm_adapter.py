@@ -193,6 +193,15 @@ def test_a_session_that_ends_is_given_up(fake: FakeVllm, adapter: VllmAdapter) -
     assert not adapter.drop(chat.session.id)
 
 
+def test_a_session_is_dropped_as_it_is(fake: FakeVllm, adapter: VllmAdapter) -> None:
+    chat = talk(adapter)
+    chat.turn()
+    assert adapter.drop(chat.session)
+    assert not fake.sources
+    with pytest.raises(TypeError, match="a Session or its id, not Talk"):
+        adapter.drop(chat)  # type: ignore[arg-type]
+
+
 def test_a_stage_costs_more_than_a_short_suffix(fake: FakeVllm) -> None:
     limits = Limits(gate_tokens=500)
     with VllmAdapter("http://vllm", limits=limits, transport=fake.transport) as adapter:
@@ -201,7 +210,20 @@ def test_a_stage_costs_more_than_a_short_suffix(fake: FakeVllm) -> None:
         receipt = chat.turn("Go on.", edit=chat.stub(2, Mode.AMORTIZE))
         assert receipt.edits[0].mode_used is Mode.FORGET
         assert receipt.edits[0].reason is Reason.COST_GATE
+        assert receipt.detail == (
+            "edit 2.0: no more than Limits(gate_tokens=500) tokens are kept behind it"
+        )
         assert receipt.reused_spliced == 0
+
+
+def test_a_run_too_short_for_a_stage_names_the_limit(fake: FakeVllm) -> None:
+    limits = Limits(stage_tokens=500)
+    with VllmAdapter("http://vllm", limits=limits, transport=fake.transport) as adapter:
+        chat = talk(adapter)
+        chat.turn()
+        receipt = chat.turn("Go on.", edit=chat.stub(2, Mode.AMORTIZE))
+        assert receipt.edits[0].reason is Reason.COST_GATE
+        assert "edit 2.0: only runs below Limits(stage_tokens=500)" in receipt.detail
 
 
 def test_a_redaction_gives_up_all_that_saw_the_text_and_names_quotations(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +42,7 @@ def receipt(turn: Turn, answered: Sequence[Answered], completion: int = 0) -> Re
     spliced_from = prompt if last.spliced_from is None else min(last.spliced_from, prompt)
     exact = spliced_from - _common(computed, (0, spliced_from))
     reason, detail = _reason(turn, answered)
+    detail = "; ".join(filter(None, (detail, *_gates(turn, edits))))
     items = [item.directive for item in turn.plan.items]
     removed = sum(each.end - each.start for each in items)
     inserted = sum(len(each.replacement) for each in items)
@@ -74,6 +75,22 @@ def _reason(turn: Turn, answered: Sequence[Answered]) -> tuple[Reason, str]:
     if turn.reason not in (Reason.ASKED, Reason.EVICTED) or told is None:
         return turn.reason, turn.detail
     return _as_reason(told.reason), "; ".join(filter(None, (turn.detail, told.detail)))
+
+
+def _gates(turn: Turn, edits: Sequence[EditReceipt]) -> Iterator[str]:
+    """Which limit each edit met whose reason is the cost gate."""
+    limits = turn.plan.limits
+    planned = {f"{turn.commit.version}.{at}": item for at, item in enumerate(turn.plan.items)}
+    for edit in edits:
+        if edit.reason is Reason.COST_GATE and edit.id in planned:
+            if planned[edit.id].reason is Reason.COST_GATE:
+                why = f"no more than Limits(gate_tokens={limits.gate_tokens}) tokens are kept"
+            else:
+                why = (
+                    f"only runs below Limits(stage_tokens={limits.stage_tokens}), or beyond "
+                    f"Limits(stages={limits.stages}), are kept"
+                )
+            yield f"edit {edit.id}: {why} behind it"
 
 
 def _as_reason(told: str) -> Reason:

@@ -23,6 +23,7 @@ from leyline_agent.directive import Directive
 from leyline_agent.errors import InvalidRequest, StaleSession, UnknownSession
 from leyline_agent.message import Message, digest, view_digest
 from leyline_agent.receipt import Reason, Receipt
+from leyline_agent.undoing import is_of
 
 __all__ = ["Planner"]
 
@@ -95,7 +96,7 @@ class Planner:
         session, number = self._session(name), base_version + 1
         identity = hashlib.blake2b(repr(directives).encode(), digest_size=16).hexdigest()
         held = session.versions.get(number)
-        if held is not None and held.is_of(base_version, identity, None):
+        if held is not None and is_of(held, base_version, identity, None):
             return held.receipt
         newest = session.newest
         if newest is None or newest.number != base_version:

@@ -80,12 +80,14 @@ class Plan:
         again: runs of the prompt that the base version held and that are computed all the same,
             by kind ("boundary", "between"); half-open.
         kept: runs of the prompt that the base version held, before any FORGET.
+        limits: what it was made by.
     """
 
     stages: tuple[Stage, ...]
     items: tuple[Lowered, ...]
     again: tuple[tuple[str, int, int], ...] = ()
     kept: tuple[tuple[int, int], ...] = ()
+    limits: Limits = Limits()
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,8 @@ def plan(previous: int, items: Sequence[Lowered], prompt: int, limits: Limits = 
     kept = list(_kept(settled, previous))
     pieces = _merged(_with_windows(settled, kept, prompt, limits.window), limits)
     again = tuple((p.kind, p.start, p.end) for p in pieces if p.kind)
-    return Plan(_stages(pieces, prompt), settled, again, tuple((p.start, p.end) for p in kept))
+    runs = tuple((p.start, p.end) for p in kept)
+    return Plan(_stages(pieces, prompt), settled, again, runs, limits)
 
 
 def kept_behind(items: Sequence[Lowered], index: int, previous: int) -> int:

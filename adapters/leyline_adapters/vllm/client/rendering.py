@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from leyline_adapters.vllm.client.connection import NO_TOKENS
 from leyline_agent.errors import AdapterError
 from leyline_agent.lowering import common_prefix, common_suffix
 from leyline_agent.message import Message, canonical
@@ -214,6 +215,6 @@ def _key(message: Mapping[str, Any]) -> str:
 
 def _tokens(answer: Mapping[str, Any]) -> Tokens:
     found = answer.get("tokens")
-    if not isinstance(found, list) or not all(type(token) is int for token in found):
-        raise AdapterError("the answer of /tokenize holds no tokens; is this a vLLM server?")
+    if not (isinstance(found, list) and found) or not all(type(token) is int for token in found):
+        raise AdapterError(NO_TOKENS)
     return tuple(found)
