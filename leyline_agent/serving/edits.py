@@ -20,6 +20,7 @@ from leyline_agent.serving.sessions import EngineSession, Version
 from leyline_agent.serving.turns import Turn, as_items, plan_ahead
 from leyline_agent.serving.wire import DirectivesRequest, EditsRequest, TokenCommit
 from leyline_agent.serving.work import Cached
+from leyline_agent.undoing import is_of
 
 __all__ = [
     "apply_directives",
@@ -121,7 +122,7 @@ def directives_job(
         with service.exclusive():
             session = _session(service, tenant, session_id)
             held = session.versions.get(number)
-            if held is not None and held.is_of(request.base_version, identity, None):
+            if held is not None and is_of(held, request.base_version, identity, None):
                 return held.receipt
             newest = session.newest.number if session.newest else 0
             if request.base_version != newest:

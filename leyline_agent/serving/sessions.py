@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from leyline_agent.errors import StaleSession
-from leyline_agent.message import Message, canonical
+from leyline_agent.message import Message
 from leyline_agent.receipt import Receipt
 from leyline_agent.serving.render import Replies
 from leyline_agent.serving.work import Cached
+from leyline_agent.undoing import is_of
 
 __all__ = ["EngineSession", "SessionStore", "Version"]
 
@@ -55,17 +56,6 @@ class Version:
         """Give up the KV; the version stays known."""
         self.sequence.release()
         self.evicted = True
-
-    def is_of(self, base: int, digest: str, messages: Sequence[Message] | None) -> bool:
-        """Whether a commit made it: by digests where both have one, else by the messages."""
-        if self.base != base:
-            return False
-        if self.digest and digest:
-            return self.digest == digest
-        held = self.messages
-        if held is None or messages is None or not 0 <= len(held) - len(messages) <= 1:
-            return False  # one more: the reply
-        return all(canonical(a) == canonical(b) for a, b in zip(held, messages, strict=False))
 
 
 @dataclass
@@ -113,7 +103,7 @@ class EngineSession:
             StaleSession: another commit has the number, and this one is no new beginning.
         """
         held = self.versions.get(number)
-        if held is None or held.is_of(base, digest, messages):
+        if held is None or is_of(held, base, digest, messages):
             return held
         if base:
             raise self._taken(number)
