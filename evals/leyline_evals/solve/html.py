@@ -19,6 +19,7 @@ def page(report: EvalReport, title: str = "Leyline solve rates") -> str:
     environment.filters.update(
         count=words.count,
         dollars=words.dollars,
+        interval=words.interval,
         ms=words.milliseconds,
         percent=words.percent,
         points=words.points,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
@@ -25,10 +25,13 @@ def show(report: EvalReport, console: Console) -> None:
 
 def show_comparison(found: EvalComparison, console: Console) -> None:
     """Print two runs side by side."""
+    names = [one.first.removeprefix(f"{found.a}: ") for one in found.arms]
+    labels = _labels(names)
     parts: list[RenderableType] = [
         Text(f"{found.b} against {found.a}, over {found.tasks} tasks of both", style="bold"),
+        *_numbered(names),
         Text(),
-        _compared(found.arms),
+        _compared("arm", dict(zip(labels.values(), found.arms, strict=True))),
         _legend(words.COMPARED),
     ]
     parts += [Text(f"note: {printable(note)}", style="yellow") for note in found.notes]
@@ -36,18 +39,22 @@ def show_comparison(found: EvalComparison, console: Console) -> None:
 
 
 def _run(run: RunReport) -> Iterator[RenderableType]:
+    names = [arm.arm for arm in run.arms]
+    labels = _labels(names)
     yield Text(words.setting(run), style="bold")
-    yield Text()
-    yield _rates(run.arms)
-    yield Text()
-    yield _costs(run.arms)
+    yield from _numbered(names)
+    for table in (_rates, _costs, _each):
+        yield Text()
+        yield table(run.arms, labels)
     yield _legend(words.COLUMNS)
     for sentence in words.found(run):
         yield Text(printable(sentence))
         yield Text()
     compared = ([run.primary] if run.primary else []) + run.secondary
     if compared:
-        yield _compared(compared)
+        numbers = {name: labels[name].partition(" ")[0] for name in names}
+        pairs = {f"{numbers[one.second]} - {numbers[one.first]}": one for one in compared}
+        yield _compared("arms", pairs)
         yield _legend(words.COMPARED)
     for note in run.notes:
         yield Text(f"note: {printable(note)}", style="yellow")
@@ -55,14 +62,28 @@ def _run(run: RunReport) -> Iterator[RenderableType]:
         yield Text(f"PROBLEM: {printable(problem)}", style="bold red")
 
 
-def _rates(arms: Sequence[ArmReport]) -> Table:
+def _labels(names: Sequence[str]) -> dict[str, str]:
+    """What stands for each arm in tables, which have no room for policies: "2 repair"."""
+    return {
+        name: f"{number} {printable(name.rpartition('@')[2])}"
+        for number, name in enumerate(names, start=1)
+    }
+
+
+def _numbered(names: Sequence[str]) -> Iterator[Text]:
+    """The arms by number and whole name."""
+    for number, name in enumerate(names, start=1):
+        yield Text(f"  {number} {printable(name)}")
+
+
+def _rates(arms: Sequence[ArmReport], labels: Mapping[str, str]) -> Table:
     table = _table("arm", "solved", "rate", "95 %", "steps", "recalls", "rereads", "errors")
     for arm in arms:
         table.add_row(
-            printable(arm.arm),
+            labels[arm.arm],
             f"{arm.solved} of {arm.episodes}",
-            words.percent(arm.rate),
-            f"{arm.low:.0%} to {arm.high:.0%}",
+            words.percent(arm.rate) or "-",
+            words.interval(arm),
             f"{arm.steps:,}",
             f"{arm.recalls:,}",
             f"{arm.rereads:,}",
@@ -71,18 +92,25 @@ def _rates(arms: Sequence[ArmReport]) -> Table:
     return table
 
 
-def _costs(arms: Sequence[ArmReport]) -> Table:
-    titles = ("prefilled", "compute", "spliced", "first token", "p99")
-    each = ("prefilled / solved", "compute /", "wall /", "cost /")
-    table = _table("arm", *titles, *each)
+def _costs(arms: Sequence[ArmReport], labels: Mapping[str, str]) -> Table:
+    table = _table("arm", "prefilled", "compute", "spliced", "first token", "p99")
     for arm in arms:
         table.add_row(
-            printable(arm.arm),
+            labels[arm.arm],
             f"{arm.prefilled_tokens:,}",
             f"{arm.compute_tokens:,}",
             f"{arm.spliced_tokens:,}",
             words.milliseconds(arm.ttft_p50),
             words.milliseconds(arm.ttft_p99),
+        )
+    return table
+
+
+def _each(arms: Sequence[ArmReport], labels: Mapping[str, str]) -> Table:
+    table = _table("arm", "prefilled / solved", "compute /", "wall /", "cost /")
+    for arm in arms:
+        table.add_row(
+            labels[arm.arm],
             words.count(arm.prefilled_per_solved),
             words.count(arm.compute_per_solved),
             words.seconds(arm.wall_per_solved),
@@ -91,18 +119,18 @@ def _costs(arms: Sequence[ArmReport]) -> Table:
     return table
 
 
-def _compared(compared: Sequence[Comparison]) -> Table:
-    table = _table("comparison", "pairs", "tasks", "difference", "95 %", "p", "Holm", "McNemar")
-    for one in compared:
+def _compared(title: str, compared: Mapping[str, Comparison]) -> Table:
+    table = _table(title, "pairs", "tasks", "difference", "95 %", "p", "Holm", "McNemar")
+    for label, one in compared.items():
         table.add_row(
-            printable(f"{one.second} - {one.first}"),
+            label,
             f"{one.pairs}",
             f"{one.tasks}",
-            words.points(one.difference),
-            f"{words.points(one.low)} to {words.points(one.high)}",
-            f"{one.p:.3f}",
-            "" if one.p_holm is None else f"{one.p_holm:.3f}",
-            f"{one.mcnemar:.3f} (+{one.gained} -{one.lost})",
+            words.points(one.difference) or "-",
+            f"{words.points(one.low)} to {words.points(one.high)}" if one.pairs else "-",
+            f"{one.p:.3f}" if one.pairs else "-",
+            "" if one.p_holm is None else f"{one.p_holm:.3f}" if one.pairs else "-",
+            f"{one.mcnemar:.3f} (+{one.gained} -{one.lost})" if one.pairs else "-",
         )
     return table
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from leyline_evals.solve.config import Registration, RunConfig
-from leyline_evals.solve.report import Comparison, RunReport
+from leyline_evals.solve.report import ArmReport, Comparison, RunReport
 from leyline_evals.solve.runner import Sat
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "dollars",
     "failures",
     "found",
+    "interval",
     "milliseconds",
     "percent",
     "plan",
@@ -136,6 +137,11 @@ def _shown(one: Comparison, alpha: float, *, due: bool) -> str:
 def percent(rate: float | None) -> str:
     """A rate."""
     return "" if rate is None else f"{rate:.1%}"
+
+
+def interval(arm: ArmReport) -> str:
+    """Of its rate; "-" where no episode is finished."""
+    return f"{arm.low:.0%} to {arm.high:.0%}" if arm.episodes else "-"
 
 
 def points(difference: float | None) -> str:

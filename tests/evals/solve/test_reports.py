@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import random
+import re
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -10,9 +12,10 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from rich.console import Console
 from toy_runs import config_of
 
-from leyline_evals.solve import statistics
+from leyline_evals.solve import statistics, table
 from leyline_evals.solve.backend import ModelConfig, Price
 from leyline_evals.solve.config import Cell, cells
 from leyline_evals.solve.driver import Ended, StepRecord
@@ -133,9 +136,50 @@ def slow(cell: Cell) -> Ended:
 def test_what_a_reader_must_know_is_a_note(
     tmp_path: Path, ends: Ends, told: dict[str, Any], note: str
 ) -> None:
-    import re
-
     assert re.search(note, " ".join(made(tmp_path, ends, **told).notes))
+
+
+def printed(show: Callable[[Console], None]) -> list[str]:
+    """The lines of a terminal of 80 columns."""
+    console = Console(width=80, file=io.StringIO(), record=True)
+    show(console)
+    return [line.rstrip() for line in console.export_text().splitlines()]
+
+
+def test_each_line_of_a_report_says_of_which_arm_it_is(tmp_path: Path) -> None:
+    report = made(tmp_path, mostly, wall_seconds=40_000.0)
+    lines = printed(lambda to: table.show(EvalReport(leyline="1", runs=[report]), to))
+    told = " ".join(" ".join(lines).split())
+    for number, arm in enumerate(report.arms, start=1):
+        assert f"{number} {arm.arm}" in told
+        mechanism = "keep_all" if number == 1 else arm.mechanism.value
+        assert sum(line.startswith(f"{number} {mechanism} ") for line in lines) >= 3
+    assert [line.split()[0:3] for line in lines if line[:3] in ("3 -", "2 -")] == [
+        ["3", "-", "1"], ["2", "-", "1"], ["3", "-", "2"],
+    ]  # fmt: skip
+    assert not [line for line in lines if "\N{HORIZONTAL ELLIPSIS}" in line], "nothing is cut off"
+
+
+def test_a_comparison_of_runs_numbers_its_arms_too(tmp_path: Path) -> None:
+    folders = [
+        written(RunFolder.create(tmp_path / name, config_of(Sums(num_tasks=8), 2)), mostly)
+        for name in ("a", "b")
+    ]
+    found = compared(*folders)
+    lines = printed(lambda to: table.show_comparison(found, to))
+    assert [line.split()[:2] for line in lines if line[:2] in ("1 ", "2 ", "3 ")][-3:] == [
+        ["1", "keep_all"], ["2", "plain"], ["3", "repair"],
+    ]  # fmt: skip
+    assert not [line for line in lines if "\N{HORIZONTAL ELLIPSIS}" in line], "nothing is cut off"
+
+
+def test_what_is_not_known_yet_is_a_dash(tmp_path: Path) -> None:
+    report = run_report(RunFolder.create(tmp_path / "run", config_of(Sums(num_tasks=8), 2)))
+    lines = printed(lambda to: table.show(EvalReport(leyline="1", runs=[report]), to))
+    assert not any("100%" in line for line in lines)
+    assert any(re.fullmatch(r"1 keep_all +0 of 0 +- +- +.*", line) for line in lines)
+    assert any(re.fullmatch(r"3 - 1 +0 +0 +- +- .*", line) for line in lines)
+    assert "0% to 100%" not in page(EvalReport(leyline="1", runs=[report]))
 
 
 def test_a_run_that_is_not_complete_is_a_look_in_between(tmp_path: Path) -> None:
