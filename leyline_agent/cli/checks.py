@@ -76,6 +76,7 @@ def packages() -> Iterator[Check]:
     for name in ("torch", "transformers", "accelerate", "gguf", "fastapi", "uvicorn"):
         yield _package(name, needed_for="the bundled engine", extra="serve")
     yield _package("triton", needed_for="a GPU")
+    yield _llama_cpp()
 
 
 def kernels() -> Iterator[Check]:
@@ -210,6 +211,19 @@ def _package(name: str, needed_for: str, extra: str = "") -> Check:
             detail=f"a module {name} is found, but no installed package of that name",
             todo=f"a file or folder named {name} may hide the package",
         )
+
+
+def _llama_cpp() -> Check:
+    """The library of `adapter="llama_cpp"`, whose package has another name than its module."""
+    detail = "not installed; an engine of one's choice: pip install 'leyline-agent[llama-cpp]'"
+    if _is_found("llama_cpp"):
+        try:
+            detail = f"llama-cpp-python {importlib.metadata.version('llama-cpp-python')}"
+        except importlib.metadata.PackageNotFoundError:
+            detail = "a module llama_cpp is found, but no package llama-cpp-python"
+            todo = "a file or folder named llama_cpp may hide the package"
+            return Check(name="llama.cpp", status="warn", detail=detail, todo=todo)
+    return Check(name="llama.cpp", status="ok", detail=detail)
 
 
 def _is_found(module: str) -> bool:

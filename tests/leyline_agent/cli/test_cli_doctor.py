@@ -133,3 +133,16 @@ def test_a_gpu_that_torch_does_not_see(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_gpu_gets_triton(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(VARIABLE, raising=False)
     assert find("kernels").detail == "triton: Triton sees the GPU"
+
+
+def test_llama_cpp_goes_by_another_name_than_its_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "llama_cpp.py").touch()
+    assert find("llama.cpp").status == "warn"
+    about = tmp_path / "llama_cpp_python-0.3.36.dist-info" / "METADATA"
+    about.parent.mkdir()
+    about.write_text("Name: llama-cpp-python\nVersion: 0.3.36\n")
+    found = find("llama.cpp")
+    assert (found.status, found.detail) == ("ok", "llama-cpp-python 0.3.36")
