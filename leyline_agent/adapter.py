@@ -33,9 +33,12 @@ __all__ = [
     "adapter_kind",
     "as_adapter",
     "check_adapter",
+    "missing_members",
 ]
 
 GROUP = "leyline.adapters"
+_MEMBERS = ("name", "capabilities", "prepare", "receipt")
+_CALLING = ("complete", "stream", "acomplete", "astream", "apply", "edit_ahead")
 
 Request = dict[str, Any]
 """Keyword arguments of an OpenAI chat completion: messages, tools, extra_body, ..."""
@@ -192,6 +195,11 @@ def check_adapter(value: Adapter | str | None) -> None:
     _found(value)
 
 
+def missing_members(value: object, *, calling: bool = False) -> list[str]:
+    """What an object lacks to be an `Adapter`; with `calling`, a `CallingAdapter`."""
+    return [name for name in _MEMBERS + _CALLING * calling if not hasattr(value, name)]
+
+
 def _loaded(point: EntryPoint) -> Callable[..., Adapter]:
     try:
         kind: Callable[..., Adapter] = point.load()
@@ -211,6 +219,12 @@ def _found(value: Adapter | str | None) -> EntryPoint | None:
     if isinstance(value, Adapter):
         return None
     if value is not None and not isinstance(value, str):
+        lacking = missing_members(value)
+        if len(lacking) < len(_MEMBERS):
+            raise AdapterError(
+                f"{type(value).__name__} is no adapter: it has no {', '.join(lacking)} "
+                "(leyline_agent.adapter.Adapter says what each is)"
+            )
         raise AdapterError(f"{value!r} is no adapter; pass an Adapter or the name of one")
     from importlib.metadata import entry_points  # A third of what importing this package costs.
 

@@ -8,6 +8,11 @@ turn = session.begin(messages)
 receipt = turn.finish(adapter.complete(turn.request))
 """
 
+import sys
+
+if (_pytest := sys.modules.get("pytest")) is not None:  # so that a failure shows its values
+    _pytest.register_assert_rewrite(f"{__name__}.conformance")
+
 from leyline_agent.testing.adapter import MockAdapter
 from leyline_agent.testing.conformance import AdapterConformance
 from leyline_agent.testing.extract import extract

@@ -18,7 +18,7 @@ from contextlib import AbstractContextManager, aclosing, closing, nullcontext
 from typing import Any, ClassVar
 from unittest import SkipTest
 
-from leyline_agent.adapter import Adapter, CallingAdapter, Capabilities
+from leyline_agent.adapter import CallingAdapter, Capabilities, missing_members
 from leyline_agent.directive import Directive, Mode
 from leyline_agent.edit import Edit
 from leyline_agent.errors import AdapterError, EditError, LeylineError, StaleSession
@@ -51,6 +51,10 @@ class AdapterConformance:
     @abstractmethod
     def open(self, tenant: str = "") -> Any:
         """An adapter for the engine; the same engine in every test, or a new one."""
+        raise NotImplementedError(
+            f"define open(self, tenant='') in {type(self).__name__}; it gives an adapter for your "
+            "engine"
+        )
 
     def opened(self, tenant: str = "") -> AbstractContextManager[CallingAdapter]:
         """`open`, closed behind the test where the adapter can be."""
@@ -72,7 +76,8 @@ class AdapterConformance:
     def test_it_is_an_adapter_that_makes_calls(self) -> None:
         """It has the methods of `CallingAdapter`, a name, and capabilities."""
         with self.opened() as adapter:
-            assert isinstance(adapter, Adapter)
+            missing = missing_members(adapter, calling=True)
+            assert not missing, f"{type(adapter).__name__} has no {', '.join(missing)}"
             assert isinstance(adapter, CallingAdapter)
             assert adapter.name
             assert isinstance(adapter.capabilities, Capabilities)

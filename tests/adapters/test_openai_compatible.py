@@ -24,6 +24,13 @@ def test_no_usage_gives_no_receipt(response):
     assert OpenAICompatibleAdapter().receipt(response) is None
 
 
+class Partial:
+    name = "partial"
+
+    def prepare(self, request, commit):
+        return request
+
+
 def test_it_is_the_default_and_found_by_name():
     assert isinstance(as_adapter(None), OpenAICompatibleAdapter)
     assert isinstance(as_adapter("openai"), Adapter)
@@ -31,7 +38,11 @@ def test_it_is_the_default_and_found_by_name():
 
 @pytest.mark.parametrize(
     ("value", "problem"),
-    [("opneai", "no adapter named 'opneai'; installed:"), (7, "7 is no adapter")],
+    [
+        ("opneai", "no adapter named 'opneai'; installed:"),
+        (7, "7 is no adapter; pass"),
+        (Partial(), "Partial is no adapter: it has no capabilities, receipt "),
+    ],
 )
 def test_other_values_are_refused(value, problem):
     with pytest.raises(AdapterError, match=problem):

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import inspect
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 from unittest import SkipTest
 
 import pytest
 
+from leyline_agent.adapter import Adapter, CallingAdapter, missing_members
 from leyline_agent.directive import Mode
 from leyline_agent.errors import LeylineError
 from leyline_agent.testing import MockAdapter
@@ -130,3 +134,43 @@ def test_one_that_breaks_it_is_found_out(adapter: Any, found: set[str]) -> None:
     failed = failing(adapter)
     assert found <= failed
     assert len(failed) < len(TESTS)
+
+
+def test_all_that_is_missing_is_named() -> None:
+    assert missing_members(object(), calling=True) == [
+        *("name", "capabilities", "prepare", "receipt"),
+        *("complete", "stream", "acomplete", "astream", "apply", "edit_ahead"),
+    ]
+    named = set(missing_members(object(), calling=True))
+    declared = {name for kind in (Adapter, CallingAdapter) for name in vars(kind)}
+    assert named == {name for name in declared if not name.startswith("_")}
+    assert missing_members(MockAdapter(), calling=True) == []
+
+
+SUITES = """
+from leyline_agent.testing import AdapterConformance, MockAdapter
+
+
+class Sloppy(MockAdapter):
+    def _told(self, made, receipt):
+        told = super()._told(made, receipt)
+        told["usage"]["prompt_tokens"] = 98765
+        return told
+
+
+class TestSloppy(AdapterConformance):
+    def open(self, tenant=""):
+        return Sloppy()
+
+
+class TestWithout(AdapterConformance):
+    pass
+"""
+
+
+def test_what_a_runner_prints_says_what_is_wrong(tmp_path: Path) -> None:
+    (tmp_path / "test_mine.py").write_text(SUITES)
+    line = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "counted"]
+    run = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True)
+    assert "98765" in run.stdout
+    assert "define open(self, tenant='') in TestWithout" in run.stdout
