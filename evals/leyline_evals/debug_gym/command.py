@@ -50,7 +50,7 @@ def debug_gym(
 ) -> Driver:
     """Small repositories to mend, in debug-gym: bash, view, grep, edit, eval, pdb, submit.
 
-    Example: `leyline eval debug-gym --model scripted -p truncate_older_than:n=2 --out runs/first`
+    Example: `leyline eval debug-gym --model scripted -p keep_last:n=1 --out runs/first`
 
     `leyline eval setup debug-gym` makes its environment once. Each episode runs in a sandbox of its
     own, without network; the model is asked from outside of it. Hidden tests decide.
