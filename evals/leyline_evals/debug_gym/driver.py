@@ -98,8 +98,18 @@ class DebugGym:
         return {**self._made.versions, "sandbox": self.box}
 
     def script(self, task: Task, seed: int) -> Sequence[Reply]:
-        """Looks, writes the gold down, evaluates and submits."""
-        return talk.script(self._problem(task), self.protocol)
+        """Looks, writes the gold down, evaluates and submits.
+
+        Raises:
+            EvalError: the set has no gold.
+        """
+        problem = self._problem(task)
+        if not problem.gold:
+            raise EvalError(
+                f"--model scripted writes the gold down, and none is known of {task.id}: name a "
+                "model, or another --set"
+            )
+        return talk.script(problem, self.protocol)
 
     def run(
         self, task: Task, seed: int, model: Model, limits: Limits, folder: Path, record: Record

@@ -15,7 +15,7 @@ from rich.console import Console
 from leyline_agent._version import __version__
 from leyline_evals.solve import drivers, policy_files, words
 from leyline_evals.solve.arms import SolveArm, arms_of, find, parse_mechanisms
-from leyline_evals.solve.backend import ModelConfig, Price, check, connect
+from leyline_evals.solve.backend import SCRIPTED, ModelConfig, Price, check, connect
 from leyline_evals.solve.config import DriverConfig, Registration, RunConfig, TaskConfig
 from leyline_evals.solve.driver import Driver, Limits
 from leyline_evals.solve.errors import EvalError
@@ -145,6 +145,9 @@ def config_of(driver: Driver, options: RunOptions) -> RunConfig:
     try:
         model = _model(options)
         check(model, [arm.mechanism for arm in arms])
+        if model.name == SCRIPTED and model.base_url is None:
+            for task in tasks:
+                driver.script(task, options.first_seed)
         return RunConfig(
             driver=DriverConfig(name=driver.name, options=driver.options),
             tasks=tuple(TaskConfig.of(task) for task in tasks),

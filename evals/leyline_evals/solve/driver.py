@@ -205,7 +205,11 @@ class Driver(Protocol):
         ...
 
     def script(self, task: Task, seed: int) -> Sequence[Reply]:
-        """What `--model scripted` says in an episode, as for `testing.DeterministicModel`."""
+        """What `--model scripted` says in an episode, as for `testing.DeterministicModel`.
+
+        Raises:
+            LeylineError: the benchmark does not know what solves the task.
+        """
         ...
 
     def run(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,8 +8,11 @@ import pytest
 from leyline_agent.errors import LeylineError
 from leyline_evals.debug_gym.command import debug_gym
 from leyline_evals.debug_gym.driver import DebugGym, make
+from leyline_evals.solve.command import config_of
 from leyline_evals.solve.driver import Driver, Task
 from leyline_evals.solve.errors import EvalError
+from leyline_evals.solve.options import RunOptions
+from leyline_evals.tasks import generate
 
 
 def test_tasks_are_chosen_by_pattern_in_their_order() -> None:
@@ -77,3 +81,12 @@ def test_the_command_makes_it(capsys: pytest.CaptureFixture[str], tmp_path: Path
 def test_no_other_difficulties(text: str) -> None:
     with pytest.raises(LeylineError, match="numbers from 1 to 5"):
         debug_gym(difficulty=text)
+
+
+def test_a_set_without_gold_is_not_scripted() -> None:
+    driver = DebugGym(problems="mini_nightmare")
+    problem = replace(generate(0, 1), gold={})
+    vars(driver)["_problems"] = {problem.id: problem}
+    with pytest.raises(EvalError, match="scripted writes the gold down, and none is known of d1-"):
+        config_of(driver, RunOptions(model="scripted"))
+    assert config_of(driver, RunOptions(model="bundled")).size == 4
