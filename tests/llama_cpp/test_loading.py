@@ -35,6 +35,19 @@ def test_what_is_no_model(tmp_path: Path, embedded_gguf: Path) -> None:
         LlamaCppAdapter.load(kv_type="q3")
 
 
+def test_a_closed_adapter_refuses_and_does_not_crash() -> None:
+    asked = {"messages": [{"role": "user", "content": "Hello."}], "max_tokens": 1}
+    with LlamaCppAdapter.load(cells=512, threads=1) as adapter:
+        assert adapter.complete(asked)["choices"]
+        LlamaCppAdapter(adapter.service).close()  # not its own
+        assert adapter.complete(asked)["choices"]
+    adapter.close()
+    with pytest.raises(EngineError, match="is closed; load it again"):
+        adapter.complete(asked)
+    with pytest.raises(EngineError, match="is closed; load it again"):
+        adapter.complete({**asked, "messages": [{"role": "user", "content": "Something else."}]})
+
+
 def test_quantised_keys_are_forgotten_instead_of_moved() -> None:
     config = HostConfig(tapes=2)
     adapter = LlamaCppAdapter.load(config=config, cells=512, threads=1, kv_type="q8_0")

@@ -31,6 +31,8 @@ _CAPABILITIES = Capabilities(
 class LlamaCppAdapter(ServiceAdapter):
     """Takes the calls of a wrapped loop over and has llama.cpp answer them.
 
+    Close it, or use it as a context manager, to give a model's memory back before the process ends.
+
     Args:
         service: a chat service over a `LlamaHost`; None for one with the embedded model.
         tenant: whose canonical KV may be shared.
@@ -39,6 +41,7 @@ class LlamaCppAdapter(ServiceAdapter):
     name = "llama_cpp"
 
     def __init__(self, service: ChatService | None = None, tenant: str = "") -> None:
+        self._owns = service is None
         super().__init__(service or _service(DEFAULT), tenant, "llama.cpp")
 
     @classmethod
@@ -66,10 +69,29 @@ class LlamaCppAdapter(ServiceAdapter):
 
         Raises:
             AdapterError: llama-cpp-python is not installed.
-            EngineError: the model cannot be fetched or served.
+            EngineError: the model cannot be fetched or served, or an argument is none of those.
         """
         service = _service(model, config, cells=cells, threads=threads, kv_type=kv_type)
-        return cls(service, tenant)
+        adapter = cls(service, tenant)
+        adapter._owns = True
+        return adapter
+
+    def close(self) -> None:
+        """Give the memory of the model back, if this adapter loaded it; calls raise EngineError.
+
+        Waits for what is being computed.
+        """
+        host = self.service.engine
+        if self._owns and isinstance(host, LlamaHost) and isinstance(host.model, LlamaModel):
+            self._owns = False
+            with self.service.exclusive():
+                host.model.close()
+
+    def __enter__(self) -> LlamaCppAdapter:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
 
     @property
     def capabilities(self) -> Capabilities:

@@ -72,7 +72,7 @@ class LlamaModel:
 
     Raises:
         UnsupportedModel: no GGUF file, or a model that generates no text token by token.
-        EngineError: there is not memory enough.
+        EngineError: there is not memory enough, or an argument is none of those above.
     """
 
     def __init__(
@@ -85,6 +85,12 @@ class LlamaModel:
         threads: int | None = None,
         kv_type: str = "f16",
     ) -> None:
+        for name, value in (
+            *(("cells", cells), ("threads", threads)),
+            *(("chunk", chunk), ("sequences", sequences)),
+        ):
+            if value is not None and (type(value) is not int or value < 1):
+                raise EngineError(f"{name} is a whole number of at least 1, not {value!r}")
         if kv_type not in _KV_TYPES:
             raise EngineError(f"kv_type {kv_type!r} is none of {', '.join(_KV_TYPES)}")
         self.lib = library()
@@ -108,12 +114,13 @@ class LlamaModel:
         return self
 
     def close(self) -> None:
-        """Give the memory back. Nothing may be asked of it afterwards."""
+        """Give the memory back. Whatever is asked of it afterwards raises EngineError."""
         if self._context:
             self.lib.llama_batch_free(self._batch)
             self.lib.llama_free(self._context)
             self.lib.llama_model_free(self._model)
             self._context = self._model = None
+            self.lib = self._batch = _Closed()
 
     def meta(self, key: str) -> str | None:
         """A value of the file's metadata."""
@@ -281,6 +288,13 @@ class LlamaModel:
             raise EngineError(f"llama.cpp could not copy {end - start} cells")
         self.share(scratch, seq, start, end)
         self.remove(scratch, start, end)
+
+
+class _Closed:
+    """In the place of what is freed: the library would crash on it."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise EngineError("this llama.cpp model is closed; load it again")
 
 
 def _num_cores() -> int:

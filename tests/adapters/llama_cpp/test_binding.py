@@ -5,13 +5,15 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 from jinja2 import TemplateError
 
-from leyline_adapters.llama_cpp.binding import library
+from leyline_adapters.llama_cpp.binding import LlamaModel, library
 from leyline_adapters.llama_cpp.tokenizer import rendered
-from leyline_agent.errors import AdapterError
+from leyline_agent.errors import AdapterError, EngineError
 
 
 @pytest.mark.skipif(
@@ -20,6 +22,22 @@ from leyline_agent.errors import AdapterError
 def test_the_library_is_missing() -> None:
     with pytest.raises(AdapterError, match=r"pip install 'leyline-agent\[llama-cpp\]' compiles it"):
         library()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"cells": 0}, "cells is a whole number of at least 1, not 0"),
+        ({"cells": "8k"}, "cells is .* not '8k'"),
+        ({"threads": -1}, "threads is .* not -1"),
+        ({"chunk": 0}, "chunk is .* not 0"),
+        ({"sequences": True}, "sequences is .* not True"),
+        ({"kv_type": "q3"}, "kv_type 'q3' is none of"),
+    ],
+)
+def test_numbers_that_are_none(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(EngineError, match=words):
+        LlamaModel(Path("model.gguf"), **options)
 
 
 def test_the_adapter_is_imported_without_torch_or_the_library() -> None:
