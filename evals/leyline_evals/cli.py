@@ -153,7 +153,9 @@ def replay(
     """
     if workload or adapter or concurrency:
         refused = {"--html": html, "--resume": resume, "--fidelity": fidelity, "--jobs": jobs}
-        _check_together(files, workload, adapter, policy, tokens_only, refused)
+        _check_together(
+            files, workload, adapter, policy, tokens_only, refused, concurrency=concurrency
+        )
         _together(
             files or (),
             workload,
@@ -229,6 +231,8 @@ def _check_together(
     policies: Sequence[str] | None,
     tokens_only: bool,
     refused: Mapping[str, object],
+    *,
+    concurrency: str | None,
 ) -> None:
     """What does not go with conversations that share an engine.
 
@@ -241,6 +245,11 @@ def _check_together(
         raise LeylineError("with --workload, --adapter or --concurrency there is one --policy")
     if tokens_only and adapter:
         raise LeylineError("--tokens-only counts by itself; leave --adapter out")
+    if tokens_only and "," in (concurrency or ""):
+        raise LeylineError(
+            f"--tokens-only counts the same at every concurrency; leave --concurrency "
+            f"{concurrency} out, or --tokens-only"
+        )
     for option, given in refused.items():
         if given:
             raise LeylineError(

@@ -127,8 +127,8 @@ def parse_workload(spec: str) -> MessageEdit:
     except PolicyError as error:
         raise ReplayError(str(error)) from error
     except ValidationError as error:
-        told = "; ".join(f"{p['loc'][0]}: {p['msg']}" for p in error.errors(include_url=False))
-        raise ReplayError(f"--workload {spec}: {told}; it is like {MessageEdit()}") from error
+        told = options.explain(NAME, MessageEdit.model_fields, error).removeprefix("policy ")
+        raise ReplayError(f"--workload {told}; it is like {MessageEdit()}") from error
 
 
 def _words(chance: random.Random, number: int) -> str:

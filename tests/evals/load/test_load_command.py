@@ -66,6 +66,12 @@ def test_recordings_go_to_a_server_at_several_concurrencies(
         (["--workload", WORKLOAD, "--html", "page.html"], "--html does not go with"),
         (["--workload", WORKLOAD, "-p", "dedupe", "-p", "keep_all"], "there is one --policy"),
         (["--workload", WORKLOAD, "--concurrency", "0"], "--concurrency 0: numbers of calls"),
+        (
+            ["--workload", WORKLOAD, "--tokens-only", "--concurrency", "1,4,16"],
+            "--tokens-only counts the same at every concurrency",
+        ),
+        (["--workload", "message_edit:sesions=3"], "no option 'sesions'; did you mean 'sessions'?"),
+        (["--workload", "message_edit:sessions=0"], "sessions must be a whole number, at least 1"),
         (["--workload", "chat"], "no workload 'chat'"),
         (["--workload", WORKLOAD, "--tokens-only", "--adapter", "http"], "leave --adapter out"),
         (["--workload", WORKLOAD, "--adapter", "openai"], "where is the server"),

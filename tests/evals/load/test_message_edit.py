@@ -82,8 +82,8 @@ def test_a_workload_is_parsed_and_written() -> None:
     [
         ("chat", "no workload 'chat'; there is message_edit"),
         ("message_edit:turns", "'turns' is not key=value"),
-        ("message_edit:turns=0", "turns: Input should be greater than or equal to 1"),
-        ("message_edit:turn_size=3", "turn_size: Extra inputs are not permitted"),
+        ("message_edit:turns=0", "turns must be a whole number, at least 1"),
+        ("message_edit:turn_size=3", "no option 'turn_size'"),
     ],
 )
 def test_a_wrong_workload_says_what_there_is(spec: str, said: str) -> None:
