@@ -6,6 +6,7 @@ import errno
 import os
 import socket
 from collections.abc import Callable
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -139,9 +140,16 @@ def _check_shared(context: typer.Context) -> None:
         if source is not None and source.name == "COMMANDLINE" and parameter not in _SHARED:
             flag = "--" + parameter.replace("_", "-")
             raise LeylineError(
-                f"{flag} {value} is an option of our own engine; give another engine's own options "
-                "behind --"
+                f"{flag}{_as_typed(value)} is an option of our own engine; give another engine's "
+                "own options behind --"
             )
+
+
+def _as_typed(value: object) -> str:
+    """An option's value as the command line has it; nothing for a flag."""
+    if isinstance(value, bool):
+        return ""
+    return f" {value.value if isinstance(value, Enum) else value}"
 
 
 def listen(host: str, port: int) -> socket.socket:

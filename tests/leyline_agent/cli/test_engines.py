@@ -57,12 +57,14 @@ def test_an_engine_is_given_what_was_asked(toy: list[Serving]) -> None:
     assert toy == [Serving("m", "n", "127.0.0.1", 1, "p", True, arguments)]
 
 
-@pytest.mark.parametrize("option", [("--dtype", "float32"), ("--kv-gib", "2"), ("--json",)])
+@pytest.mark.parametrize(
+    "option", [("--dtype", "float32"), ("--mode-floor", "repair"), ("--kv-gib", "2.0"), ("--json",)]
+)
 def test_options_of_our_own_engine_are_refused(
     toy: list[Serving], option: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
     refused("--engine", "toy", *option)
-    assert f"{option[0]}" in capsys.readouterr().err
+    assert f"{' '.join(option)} is an option of our own" in capsys.readouterr().err
     assert not toy
 
 
