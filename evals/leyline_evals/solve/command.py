@@ -72,13 +72,16 @@ def run(driver: Driver, options: RunOptions) -> None:
         chosen = options.selection or ()
         raise typer.Exit(driver.grade(chosen, options.out, options.workers, options.json))
     console = Console(stderr=options.json, highlight=False, soft_wrap=True, markup=False)
+    seconds = None if options.for_ is None else seconds_of(options.for_, "--for")
     config = config_of(driver, options)
     for line in words.plan(config):
         console.print(line)
     if options.dry_run:
         return
-    seconds = None if options.for_ is None else seconds_of(options.for_, "--for")
+    driver.versions()  # Raises where it cannot run: nothing is registered then.
     folder = _folder(config, options)
+    if config.registration is not None:
+        console.print(f"Registered as sha256 {folder.file.sha256}.")
     sat = sit(folder, driver, options.workers, seconds, retry_errors=options.retry_errors)
     _tell(folder, sat, console, options.json)
 

@@ -201,7 +201,11 @@ class Driver(Protocol):
         ...
 
     def versions(self) -> dict[str, str]:
-        """What it runs with, by name: packages, images, the sandbox."""
+        """What it runs with, by name: packages, images, the sandbox.
+
+        Raises:
+            LeylineError: one of them is not there; asked before a run is registered.
+        """
         ...
 
     def script(self, task: Task, seed: int) -> Sequence[Reply]:

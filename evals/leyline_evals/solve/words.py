@@ -58,7 +58,6 @@ def plan(config: RunConfig) -> Iterator[str]:
         return
     yield f"Primary comparison: {registered.second} against {registered.first}."
     yield seen(len(config.tasks), len(config.seeds), registered)
-    yield f"Registered as sha256 {config.digest}."
 
 
 def seen(tasks: int, seeds: int, registered: Registration) -> str:

@@ -34,6 +34,7 @@ def test_from_the_plan_to_the_comparison(
     out = capsys.readouterr().out
     assert "6 tasks x 2 seeds x 3 arms, 36 episodes" in out
     assert "With 6 tasks x 2 seeds no difference is seen (80% of the time" in out
+    assert "Registered" not in out
     assert not a.exists()
 
     assert leyline(*SUMS, "--out", a, "--for", "1s", "--workers", 2, "--json") == 0
@@ -157,6 +158,26 @@ def test_bad_input_is_one_line_and_status_2(
     assert says in told
     assert told.count("\n") == 1
     assert not list(tmp_path.iterdir()), "nothing was written"
+
+
+def test_what_is_missing_is_told_before_a_run_is_registered(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LEYLINE_HOME", str(tmp_path / "home"))
+    words = ["eval", "debug-gym", "--model", "scripted", "--num-tasks", 1, "--sandbox", "none"]
+    assert leyline(*words, "--out", tmp_path / "a") == 2
+    told = capsys.readouterr()
+    assert "run `leyline eval setup debug-gym`" in told.err
+    assert "Registered" not in told.out
+    assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize("time", ["soon", "5x"])
+def test_a_wrong_time_is_told_before_the_plan(
+    time: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert leyline(*SUMS, "--out", tmp_path / "a", "--for", time) == 2
+    assert capsys.readouterr().out == ""
 
 
 def test_another_run_in_the_same_folder_is_refused(
