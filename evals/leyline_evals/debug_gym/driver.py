@@ -81,7 +81,8 @@ class DebugGym:
         names = list(self._problems)
         for pattern in selection:
             if not any(fnmatchcase(name, pattern) for name in names):
-                raise EvalError(f"no task matches {pattern!r}; they are {', '.join(names[:20])}")
+                told = ", ".join([*names[:20], *(["..."] if names[20:] else [])])
+                raise EvalError(f"no task matches {pattern!r}; they are {told}")
         return [
             self._task(problem)
             for name, problem in self._problems.items()

@@ -24,7 +24,7 @@ def _parts(report: FidelityReport) -> list[RenderableType]:
     parts: list[RenderableType] = [Text(words.setting(report), style="bold")]
     for order, own in report.arms.items():
         title = Text(f"{order.value}: {words.ORDERS[order]}", style="dim")
-        parts += [Text(), title, _arms({**report.controls, **own})]
+        parts += [Text(), title, _arms({**report.controls, **own}, report.clusters)]
     if report.comparisons:
         parts += [Text(), _comparisons(report.comparisons)]
     if report.probes:
@@ -36,13 +36,14 @@ def _parts(report: FidelityReport) -> list[RenderableType]:
     return parts
 
 
-def _arms(figures: Mapping[str, ArmFigures]) -> Table:
+def _arms(figures: Mapping[str, ArmFigures], clusters: int) -> Table:
+    """Of one trajectory there is no interval: it is over trajectories."""
     table = _table("arm", "KL mean", "95 %", "median", "worst", "top-1", "call", "tokens")
     for name, one in figures.items():
         table.add_row(
             name,
             f"{one.kl_mean:.4f}",
-            f"{one.kl_low:.4f}-{one.kl_high:.4f}",
+            f"{one.kl_low:.4f}-{one.kl_high:.4f}" if clusters > 1 else "-",
             f"{one.kl_median:.4f}",
             f"{one.kl_worst:.4f}",
             f"{one.top1:.1%}",

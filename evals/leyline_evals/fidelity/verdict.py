@@ -70,7 +70,8 @@ def _against(
 ) -> list[str]:
     if one.edits < limits.edits or clusters < limits.clusters:
         return [
-            f"{one.edits} edits of {clusters} trajectories are too few to tell; "
+            f"too few to tell: {one.edits} edit{'' if one.edits == 1 else 's'} of {clusters} "
+            f"trajector{'y' if clusters == 1 else 'ies'}; "
             f"{limits.edits} of {limits.clusters} would do"
         ]
     noise, unedited = controls["noise"], controls["unedited"]

@@ -25,7 +25,8 @@ ARMS = {
 def setting(report: FidelityReport) -> str:
     """What was measured, in a line."""
     config = report.config
-    drawn = f"{report.edits} edits of {report.clusters} recorded runs"
+    edits, runs = ("" if number == 1 else "s" for number in (report.edits, report.clusters))
+    drawn = f"{report.edits} edit{edits} of {report.clusters} recorded run{runs}"
     asked = f"{report.generated} generated" if report.generated else ""
     what = " and ".join(filter(None, [drawn if report.edits else "", asked]))
     low, high = config.selection.tokens

@@ -232,6 +232,8 @@ def _run(words: Sequence[str]) -> str:
 def _python(environment: Environment) -> str:
     """A Python that fits."""
     if named := os.environ.get(VARIABLE):
+        if shutil.which(named) is None:
+            raise EvalError(f"{VARIABLE}={named}: there is no such program")
         if not _fits(named, environment):
             raise EvalError(f"{VARIABLE}={named} is no Python {_wanted(environment)}")
         return named

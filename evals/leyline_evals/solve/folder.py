@@ -225,10 +225,8 @@ def _parsed(kind: type[M], text: str, where: str) -> M:
         return kind.model_validate_json(text)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        place = ".".join(map(str, first["loc"]))
-        raise CorruptRun(
-            f"{where}: not what a run writes ({place}: {first['msg']}){AGAIN}"
-        ) from error
+        told = ": ".join(filter(None, [".".join(map(str, first["loc"])), first["msg"]]))
+        raise CorruptRun(f"{where}: not what a run writes ({told}){AGAIN}") from error
 
 
 def _text(path: Path) -> str:

@@ -49,7 +49,8 @@ COMPARED = {
 def plan(config: RunConfig) -> Iterator[str]:
     """What is going to be run, and what it can show."""
     counted = _shape(len(config.tasks), len(config.seeds), len(config.arms))
-    yield f"{config.driver.name}: {counted}, {config.size} episodes; model {config.model.name}"
+    episodes = _many(config.size, "episode")
+    yield f"{config.driver.name}: {counted}, {episodes}; model {config.model.name}"
     for arm in config.arms:
         yield f"  {arm.name}"
     registered = config.registration
@@ -78,10 +79,12 @@ def seen(tasks: int, seeds: int, registered: Registration) -> str:
 
 def sat(path: Path, episodes: int, what: Sat) -> Iterator[str]:
     """What a sitting did, and what to do next."""
-    yield f"{what.done} episodes done in this sitting; {episodes - what.left} of {episodes} count."
+    done = _many(what.done, "episode")
+    yield f"{done} done in this sitting; {episodes - what.left} of {episodes} count."
     if what.errors:
         yield (
-            f"{what.errors} ended in an error and count for nothing, most often: "
+            f"{what.errors} ended in an error and count{'s' if what.errors == 1 else ''} for "
+            "nothing, most often: "
             f"{what.commonest:.300}; error.txt in their folders says more, and --retry-errors runs "
             "them again."
         )

@@ -106,7 +106,8 @@ def select(instances: Sequence[Instance], patterns: Iterable[str]) -> list[Insta
     for pattern in wanted:
         if not any(fnmatchcase(one.instance_id, pattern) for one in instances):
             some = ", ".join(one.instance_id for one in instances[:5])
-            raise EvalError(f"no instance matches {pattern!r}; there are {some}, ...")
+            more = ", ..." if instances[5:] else ""
+            raise EvalError(f"no instance matches {pattern!r}; there are {some}{more}")
     return [
         one
         for one in instances

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -47,6 +48,11 @@ def test_a_report_that_an_engine_obeys(
     assert run(runs, *options) == 1  # two edits tell nothing: FORGET
     shown = capsys.readouterr()
     assert "in forget at least" in shown.out
+    assert "too few to tell: 2 edits of 1 trajectory; 20 of 8 would do" in " ".join(
+        shown.out.split()
+    )
+    assert "2 edits of 1 recorded run," in " ".join(shown.out.split())
+    assert re.search(r"^noise +\d\.\d{4} +- +\d", shown.out, re.M), "one trajectory, no interval"
     assert "1 of 2: runs/run " in shown.err
     report = json.loads(out.read_text())
     assert report["format"] == "leyline-fidelity"

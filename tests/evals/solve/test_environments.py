@@ -47,7 +47,7 @@ def test_without_a_fitting_python_it_says_so(home: Path, monkeypatch: pytest.Mon
     with pytest.raises(EvalError, match=f"LEYLINE_EVAL_PYTHON={sys.executable} is no Python"):
         make("future")
     monkeypatch.setenv("LEYLINE_EVAL_PYTHON", str(home / "nowhere"))
-    with pytest.raises(EvalError, match="is no Python"):
+    with pytest.raises(EvalError, match=f"LEYLINE_EVAL_PYTHON={home}/nowhere: there is no such"):
         make("future")
 
 

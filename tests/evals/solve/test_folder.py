@@ -93,7 +93,7 @@ def test_a_line_cut_off_by_a_kill_is_left_out_and_cut(planned: Callable[..., Any
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        ("not json\n", "line 2: not what a run writes"),
+        ("not json\n", r"line 2: not what a run writes \(Invalid JSON: "),
         ('{"arm":"keep_all","task":"sum-0","seed":1}\n', r"line 2: .*ended"),
         ('{"arm":"keep_all","task":"other","seed":1,"ended":"resolved"}\n', "not of this run"),
     ],
