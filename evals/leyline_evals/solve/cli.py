@@ -24,7 +24,9 @@ A benchmark's command makes a run, a folder, and plays its episodes: every task,
 can be stopped at any time; `resume` goes on. `report` says what was found, `plan` what could be.
 """
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help=HELP)
+EPILOG = "What a run holds, counts and registers is told in docs/evals.md."
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help=HELP, epilog=EPILOG)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for machines, and nothing else.")]
 Folder = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")]

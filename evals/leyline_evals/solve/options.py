@@ -19,6 +19,24 @@ from leyline_evals.solve.errors import EvalError
 __all__ = ["RunOptions", "benchmark", "seconds_of"]
 
 MECHANISMS = ",".join(one.value for one in Mechanism)
+PANELS = {
+    "The run": ("out", "workers", "for_", "retry_errors", "dry_run", "json"),
+    "Model": (
+        *("model", "base_url", "adapter", "plain", "temperature", "top_p", "kv_gib", "cells"),
+        *("price", "recall"),
+    ),
+    "Arms and what they show": (
+        *("policy", "mechanisms", "seeds", "first_seed", "primary", "alpha", "expect", "icc"),
+    ),
+    "Limits of an episode": (
+        "steps",
+        "episode_time",
+        "step_time",
+        "tokens",
+        "reply_tokens",
+        "repeats",
+    ),
+}
 _UNITS = {"s": 1, "m": 60, "h": 3600}
 
 
@@ -166,13 +184,22 @@ def benchmark(
     keyword = inspect.Parameter.KEYWORD_ONLY
     parameters = [one.replace(kind=keyword, annotation=hints[one.name]) for one in own]
     parameters += [
-        inspect.Parameter(one.name, keyword, default=one.default, annotation=shared[one.name])
+        inspect.Parameter(
+            one.name, keyword, default=one.default, annotation=_in_panel(one.name, shared[one.name])
+        )
         for one in fields(RunOptions)
     ]
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {one.name: one.annotation for one in parameters}
     del command.__wrapped__
     return command
+
+
+def _in_panel(name: str, option: Any) -> Any:
+    """An option's type, shown under its group's title."""
+    (info,) = option.__metadata__
+    info.rich_help_panel = next((title for title, of in PANELS.items() if name in of), None)
+    return option
 
 
 def seconds_of(text: str, option: str) -> float:

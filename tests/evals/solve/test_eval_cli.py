@@ -224,6 +224,22 @@ def test_every_help_has_an_example(name: str, capsys: pytest.CaptureFixture[str]
     assert f"Example: leyline eval {name} " in told
 
 
+def test_options_of_every_run_stand_in_groups(capsys: pytest.CaptureFixture[str]) -> None:
+    assert leyline("eval", "sums", "--help") == 0
+    told = capsys.readouterr().out
+    titles = ("Options", "The run", "Model", "Arms and what they show", "Limits of an episode")
+    places = [told.index(f" {title} ") for title in titles]
+    assert places == sorted(places)
+    assert places[0] < told.index("--wrong") < places[1]
+    assert places[1] < told.index("--out") < places[2] < told.index("--base-url") < places[3]
+    assert places[3] < told.index("--mechanisms") < places[4] < told.index("--episode-time")
+
+
+def test_the_help_names_the_document(capsys: pytest.CaptureFixture[str]) -> None:
+    assert leyline("eval", "--help") == 0
+    assert "docs/evals.md" in capsys.readouterr().out
+
+
 def test_json_goes_alone_to_standard_output(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
