@@ -29,12 +29,7 @@ PANELS = {
         *("policy", "mechanisms", "seeds", "first_seed", "primary", "alpha", "expect", "icc"),
     ),
     "Limits of an episode": (
-        "steps",
-        "episode_time",
-        "step_time",
-        "tokens",
-        "reply_tokens",
-        "repeats",
+        *("steps", "episode_time", "step_time", "tokens", "reply_tokens", "repeats"),
     ),
 }
 _UNITS = {"s": 1, "m": 60, "h": 3600}

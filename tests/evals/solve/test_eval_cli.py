@@ -231,7 +231,9 @@ def test_options_of_every_run_stand_in_groups(capsys: pytest.CaptureFixture[str]
     places = [told.index(f" {title} ") for title in titles]
     assert places == sorted(places)
     assert places[0] < told.index("--wrong") < places[1]
-    assert places[1] < told.index("--out") < places[2] < told.index("--base-url") < places[3]
+    assert (
+        places[1] < told.index("--retry-errors") < places[2] < told.index("--base-url") < places[3]
+    )
     assert places[3] < told.index("--mechanisms") < places[4] < told.index("--episode-time")
 
 
