@@ -105,6 +105,10 @@ def _differences(a: RunFolder, b: RunFolder, changed: Sequence[str]) -> Iterator
         for field in type(one).model_fields:
             if getattr(one, field) != getattr(other, field):
                 yield f"{name}.{field}: {getattr(one, field)} against {getattr(other, field)}"
+    others = {file.name: file.sha256 for file in theirs.policy_files}
+    for file in ours.policy_files:
+        if others.get(file.name, file.sha256) != file.sha256:
+            yield f"policy file {file.name}: other code in {a.path.name} than in {b.path.name}"
     if changed:
         yield f"{len(changed)} tasks of both have other contents and are left out"
     yield "nothing of this was registered: it is secondary, and Holm-corrected over these arms"

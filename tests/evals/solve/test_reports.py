@@ -24,6 +24,7 @@ from leyline_evals.solve.figures import run_report
 from leyline_evals.solve.folder import RunFolder, Sitting
 from leyline_evals.solve.html import page
 from leyline_evals.solve.picking import picked, rates_of
+from leyline_evals.solve.policy_files import PolicyFile
 from leyline_evals.solve.report import EvalReport, RunReport
 from leyline_evals.solve.reporting import compared
 from leyline_evals.solve.rows import EpisodeRow
@@ -230,6 +231,17 @@ def test_two_runs_are_compared_over_what_both_have(tmp_path: Path) -> None:
     assert (only.first, only.second) == ("a: keep_all", "b: keep_all")
     with pytest.raises(EvalError, match="no task in common; 6 have other contents"):
         compared(a, run("c", 8, mostly, files=2))
+
+
+def test_arms_of_one_name_and_other_code_are_told_apart(tmp_path: Path) -> None:
+    folders = []
+    for name in ("a", "b"):
+        files = (PolicyFile(name="./mine.py", path=f"/{name}/mine.py", sha256=name * 64),)
+        config = config_of(Sums(num_tasks=2), 1, policy_files=files)
+        folders.append(written(RunFolder.create(tmp_path / name, config), mostly))
+    told = "policy file ./mine.py: other code in a than in b"
+    assert told in compared(*folders).notes
+    assert not any("policy file" in note for note in compared(folders[0], folders[0]).notes)
 
 
 def test_a_pilot_picks_tasks_that_are_solved_sometimes(tmp_path: Path) -> None:
