@@ -186,9 +186,12 @@ class Sitter:
             return
         why = {_unanswered(row) for row in self._made}
         if len(why) == 1 and "" not in why:
+            model = self.folder.config.model
+            where = f" at {model.base_url}" if model.base_url else ""
             raise EvalError(
-                f"the first {HOPELESS} episodes got no reply: {self._made[-1].detail:.500}. See "
-                f"to the model, then go on: leyline eval resume {self.folder.path} --retry-errors"
+                f"the first {HOPELESS} episodes got no reply of {model.name}{where}: "
+                f"{self._made[-1].detail[:500].rstrip('.')}. See to the model, then go on: "
+                f"leyline eval resume {self.folder.path} --retry-errors"
             )
 
     def _next(self) -> Cell | None:
