@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -48,6 +49,7 @@ class SessionPool:
         self._anew = anew
         self._openings: dict[Session, set[str]] = {}  # the session used last is the last
         self._by_opening: dict[str, list[Session]] = {}
+        self._beginning: Counter[Session] = Counter()
         self._lock = threading.Lock()
 
     @property
@@ -74,7 +76,13 @@ class SessionPool:
         with self._lock:
             session = self._find(incoming, opening, key)
             self._use(session, key)
-        turn = session.begin(incoming, tools, **request)
+            self._beginning[session] += 1
+        try:
+            turn = session.begin(incoming, tools, **request)
+        finally:
+            with self._lock:
+                self._beginning[session] -= 1
+                self._beginning += Counter()  # keeps nobody at zero
         sent = turn.request["messages"]
         if any(ours is not theirs for ours, theirs in zip(sent[:opening], incoming, strict=False)):
             with self._lock:  # An edited task may come back as it was sent.
@@ -92,7 +100,12 @@ class SessionPool:
             found = _ending(alike, incoming) or _sharing(alike, incoming, opening)
             if found is not None:
                 return found
-        empty = [one for one in self._openings if one.is_idle and one.version == 0]
+        # One whose first turn another thread is about to open is not empty, though it looks so.
+        empty = [
+            one
+            for one in self._openings
+            if one.is_idle and one.version == 0 and not self._beginning[one]
+        ]
         for session in empty:
             if session in alike:
                 return session  # Its first call failed; this is the retry.

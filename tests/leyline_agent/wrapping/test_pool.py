@@ -1,3 +1,5 @@
+import threading
+
 import pytest
 
 from leyline_agent import Edit, Session, TrajectoryError, policy
@@ -74,6 +76,29 @@ def test_a_failed_first_call_leaves_its_session_to_its_retry(pool, made):
     retried = answer(pool, [SYSTEM, user("a")])
     assert made == [retried, other]
     assert [session.stats().failed for session in made] == [1, 0]
+
+
+def test_a_session_whose_first_turn_is_being_begun_is_nobody_elses():
+    """Its policies still run, so it has no turn yet; another thread's conversation is not its."""
+    runs, goes_on = threading.Event(), threading.Event()
+
+    @policy
+    def slow(trajectory):
+        """Wait, in the first conversation."""
+        if trajectory.messages[-1]["content"] == "a":
+            runs.set()
+            assert goes_on.wait(10)
+        yield from ()
+
+    pool = SessionPool(lambda: Session(slow))
+    first = threading.Thread(target=lambda: pool.begin([user("a")]).finish("ok"))
+    first.start()
+    assert runs.wait(10)
+    other = pool._find([user("b")], 1, "b")
+    goes_on.set()
+    first.join()
+    assert other.version == 0
+    assert len(pool.sessions) == 1
 
 
 def test_without_a_user_message_all_must_be_shared(pool, made):
