@@ -9,7 +9,6 @@ from leyline_adapters.bundled.http import HttpAdapter
 from leyline_adapters.bundled.in_process import BundledAdapter
 from leyline_agent import Mode, Reason, policy
 from leyline_agent.recall.stubs import Ids
-from leyline_agent.serving import generate
 
 
 def called(name, **arguments):
@@ -38,7 +37,7 @@ def scripted(tiny_service, monkeypatch):
     def script(*texts):
         left = iter(texts)
         sampler = lambda request: Scripted(next(left), tiny_service.chat)  # noqa: E731
-        monkeypatch.setattr(generate, "_sampler", sampler)
+        monkeypatch.setattr(tiny_service.engine, "sampler", sampler)
 
     return script
 
