@@ -16,6 +16,7 @@ from leyline_evals.replay.runner import replay
 from leyline_evals.replay.workload import Workload
 
 
+@pytest.mark.slow  # A minute of model; `make demo` runs all of it.
 @pytest.mark.model
 @pytest.mark.usefixtures("embedded_gguf")
 def test_the_first_edits_of_the_demo() -> None:
