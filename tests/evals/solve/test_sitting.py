@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +161,15 @@ class Interrupting(Silent):
             os.kill(os.getpid(), signal.SIGINT)
 
 
+@pytest.fixture
+def heeding() -> Iterator[None]:
+    """Ctrl-C is heeded, also where this process was started in a shell's background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeding")
 def test_what_ctrl_c_interrupts_is_run_again(planned: Planned) -> None:
     folder, driver = planned(num_tasks=3, delay=0.01)
     with pytest.raises(KeyboardInterrupt):
