@@ -5,8 +5,7 @@ Nothing heavy is imported before one of them runs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +13,7 @@ import typer
 
 from leyline_agent.errors import LeylineError, PolicyError
 from leyline_agent.policy import available, parse
+from leyline_evals.commands import interruptible, serving
 from leyline_evals.replay import outputs
 from leyline_evals.replay.arms import ALL_ARMS, Arm, parse_arms
 from leyline_evals.replay.records import Config
@@ -21,6 +21,7 @@ from leyline_evals.replay.workload import Workload
 
 __all__ = ["demo", "replay"]
 
+FINISHED = "finished runs are"
 ALL = ",".join(arm.value for arm in ALL_ARMS)
 
 Files = Annotated[
@@ -176,19 +177,16 @@ def replay(
         raise LeylineError("no files to replay; name recorded runs, or --workload message_edit")
     _check(tokens_only, fidelity, resume, json)
     several = (policy or [""])[0].startswith("@") or len(policy or ()) > 1
+    if several:
+        _check_several(arms, html, resume)
+    chosen = parse_arms(arms or ALL)
     kept = None if several else outputs.kept(json)
     outputs.check({"--json": json, "--html": html, "the runs kept for --json,": kept}, files)
     recorded = Workload(files, limit)
     recorded.check()
-    if several:
-        _check_several(arms, html, resume)
-    chosen = parse_arms(arms or ALL)
     editing = "keep_all" if several else _policy(policy[0] if policy else None, chosen)
-    with _serving():
+    with serving():
         from leyline_agent.serving.models.embedded import DEFAULT
-        from leyline_evals.replay import command
-        from leyline_evals.replay.engines import Engines
-        from leyline_evals.replay.runner import replay as run_replay
     config = Config(
         policy=editing,
         model=model or DEFAULT,
@@ -198,15 +196,48 @@ def replay(
         fulfil=fulfil,
     )
     if several:
-        with _interruptible(None):
-            fine = command.compare(policy or (), files, limit, config, json, jobs)
-        raise typer.Exit(0 if fine else 1)
-    with _interruptible(kept), command.Bar(limit) as bar:
+        _compared(policy or (), recorded, config, json, jobs)
+    else:
+        _apart(recorded, config, chosen, json, html, resume=resume, jobs=jobs)
+
+
+def _compared(
+    policies: Sequence[str],
+    recorded: Workload,
+    config: Config,
+    json: Path | None,
+    jobs: int | None,
+) -> None:
+    """Several policies, a row each."""
+    with serving():
+        from leyline_evals.replay import command
+    with interruptible(None, FINISHED):
+        fine = command.compare(policies, recorded.files, recorded.limit, config, json, jobs)
+    raise typer.Exit(0 if fine else 1)
+
+
+def _apart(
+    recorded: Workload,
+    config: Config,
+    arms: Sequence[Arm],
+    json: Path | None,
+    html: Path | None,
+    *,
+    resume: bool,
+    jobs: int | None,
+) -> None:
+    """Every run by itself, in every arm."""
+    kept = outputs.kept(json)
+    with serving():
+        from leyline_evals.replay import command
+        from leyline_evals.replay.engines import Engines
+        from leyline_evals.replay.runner import replay as run_replay
+    with interruptible(kept, FINISHED), command.Bar(recorded.limit) as bar:
         played = run_replay(
             recorded,
             config,
-            Engines.load(config.model, tokens_only=tokens_only),
-            arms=chosen,
+            Engines.load(config.model, tokens_only=config.tokens_only),
+            arms=arms,
             keep=kept,
             resume=resume,
             jobs=jobs or command.cores(),
@@ -270,12 +301,13 @@ def _together(
 ) -> None:
     """Play all conversations at once against one engine."""
     outputs.check({"--json": json}, files)
-    with _serving():
+    with serving():
         from leyline_evals.load.command import conversations, put, whole_numbers
 
         talks = conversations(files, workload, limit)
         editing = talks.policy if workload and policy is None else _policy(policy, arms)
-        with _interruptible(json if json != outputs.STDOUT else None, again="--concurrency"):
+        kept = json if json != outputs.STDOUT else None
+        with interruptible(kept, "what was through is", "--concurrency asks for the rest"):
             fine = put(talks, editing, arms, whole_numbers(concurrency), json, **config)
     if not fine:
         raise typer.Exit(1)
@@ -301,39 +333,6 @@ def _policy(text: str | None, arms: Sequence[Arm]) -> str:
     return "keep_all"
 
 
-@contextmanager
-def _interruptible(kept: Path | None, again: str = "") -> Iterator[None]:
-    """Says after Ctrl-C what became of the finished runs.
-
-    Args:
-        kept: where they are; None where they are nowhere.
-        again: the option that asks for the rest; with `--resume` unless told.
-    """
-    try:
-        yield
-    except KeyboardInterrupt as error:
-        what = (
-            f"what was through is in {kept}; {again} asks for the rest"
-            if again
-            else f"finished runs are in {kept}: the same command with --resume goes on"
-        )
-        typer.echo(
-            f"leyline: stopped; {what if kept else 'nothing is kept without --json OUT'}", err=True
-        )
-        raise typer.Exit(130) from error
-
-
-@contextmanager
-def _serving() -> Iterator[None]:
-    """Says what to install where the engine's libraries are missing."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        raise LeylineError(
-            f"this command needs {error.name}; pip install 'leyline-agent[serve]'"
-        ) from error
-
-
 def demo(
     html: Annotated[Path, typer.Option("--html", help="Where to write the page with plots.")] = (
         Path("leyline-demo.html")
@@ -349,7 +348,7 @@ def demo(
     times sooner the first token came after an edit, and how many prompt tokens were computed.
     """
     outputs.check({"--json": json, "--html": html})
-    with _serving():
+    with serving():
         from leyline_evals.demo.command import INTRODUCTION
         from leyline_evals.demo.command import demo as run_demo
         from leyline_evals.replay import command

@@ -6,8 +6,6 @@ Nothing heavy is imported before it runs.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.resources import files as resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,6 +15,7 @@ from pydantic import ValidationError
 
 from leyline_agent.directive import Mode
 from leyline_agent.errors import LeylineError
+from leyline_evals.commands import interruptible, serving
 from leyline_evals.fidelity.errors import FidelityError
 from leyline_evals.fidelity.records import Config, Selection
 from leyline_evals.fidelity.registered import Registered, find
@@ -108,9 +107,9 @@ def command(
         asked = find(registered)
     else:
         asked = _asked(files, model, arms, limit, tokens, seed, generated, calls)
-    with _serving():
+    with serving():
         from leyline_evals.fidelity.run import finish, run
-    with _interruptible(kept):
+    with interruptible(kept, "measured edits are"):
         measured: Measured = run(asked, dtype, during_s, kept, resume=resume)
     finish(measured, json, html)
     if measured.report.floor is Mode.FORGET and registered is None:
@@ -142,7 +141,7 @@ def _asked(
     """What the options say, in the form a registration has."""
     from leyline_agent.serving.models.embedded import DEFAULT
 
-    with _serving():
+    with serving():
         from leyline_evals.fidelity.arms import ARMS, parse_arms
     chosen = tuple(files) if files else (_demo(),)
     named = {arm.name: arm.text for arm in parse_arms(arms.split("+") if arms else list(ARMS))}
@@ -181,27 +180,3 @@ def _check_registered(context: typer.Context) -> None:
         if name not in _BESIDE_TEST and given is not None and given.name == "COMMANDLINE":
             what = "FILES" if name == "files" else f"--{name}"
             raise FidelityError(f"a registered test says {what} itself; leave it out")
-
-
-@contextmanager
-def _interruptible(kept: Path | None) -> Iterator[None]:
-    """Says after Ctrl-C what became of the measured edits."""
-    try:
-        yield
-    except KeyboardInterrupt as error:
-        what = f"measured edits are in {kept}: the same command with --resume goes on"
-        typer.echo(
-            f"leyline: stopped; {what if kept else 'nothing is kept without --json OUT'}", err=True
-        )
-        raise typer.Exit(130) from error
-
-
-@contextmanager
-def _serving() -> Iterator[None]:
-    """Says what to install where the engine's libraries are missing."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        raise LeylineError(
-            f"this command needs {error.name}; pip install 'leyline-agent[serve]'"
-        ) from error
