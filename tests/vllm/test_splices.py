@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from engine_cases import amortized_by
-from vllm_server import Server
+from vllm_server import BLOCK, Server
 from vllm_texts import edit, runs, spliced, words
 
 from leyline_adapters.vllm.wire import Ask, Claim
@@ -21,7 +21,6 @@ WHOLE = A + X + B
 KEPT = ((0, len(A)), (len(A) + len(X), len(WHOLE)))
 CLOSE = 0.25  # Largest difference of a log-probability that bfloat16 explains here.
 SAME = 0.05  # The same keys, turned once by the same angle.
-LOOSE = 0.5  # Unlikely tokens of one text or another; keys that are not turned give 7.
 
 
 def tops(answer: dict[str, Any]) -> dict[str, float]:
@@ -71,13 +70,19 @@ def by_hand(
     return dict(zip(texts, found.values.tolist(), strict=True))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def source(server: Server) -> str:
-    """The handle of WHOLE."""
-    told, answer = server.ask(WHOLE, Ask(session="s"))
-    assert (told.prefilled, told.reason) == (len(WHOLE), "asked")
-    assert server.cached(answer) == 0
+    """A handle of WHOLE, for one test: the server is small, and sources of others make room."""
+    told, _ = server.ask(WHOLE, Ask(session="s"))
+    assert told.reason == "asked"
     return told.handle
+
+
+def test_a_source_is_prefilled_once(server: Server) -> None:
+    told, answer = server.ask(WHOLE, Ask(session="s"))
+    assert (told.prefilled, server.cached(answer)) == (len(WHOLE), 0)
+    again, _ = server.ask(WHOLE, Ask(session="s"))
+    assert 0 < again.prefilled <= BLOCK
 
 
 def test_a_deletion_costs_its_new_tokens(server: Server, source: str) -> None:
@@ -104,7 +109,7 @@ def test_a_retry_finds_what_it_made(server: Server, source: str) -> None:
     again, two = server.ask(prompt, edit(source, *KEPT))
     assert first.handle != again.handle
     assert (again.reused_exact, again.reused_spliced) == (len(A), len(B))
-    assert apart(tops(one), tops(two)) < 0.05
+    assert apart(tops(one), tops(two)) < SAME
 
 
 def test_several_edits_in_one_request(server: Server, source: str) -> None:
@@ -135,26 +140,24 @@ def test_the_lineage_goes_on(server: Server, source: str) -> None:
 
 def test_a_chain_of_edits_does_not_drift(server: Server) -> None:
     """Ten edits, one behind the other, turn a key once from where it was written: as one does."""
-    tokens = words(300, 400)
-    told, _ = server.ask(tokens, Ask(session="chain"))
+    told, _ = server.ask(WHOLE, Ask(session="chain"))
     origin = handle = told.handle
-    held = len(tokens)
-    now = list(tokens)
+    now, step = list(WHOLE), len(X) // 10
     for _ in range(10):
-        kept = ((0, 20), (27, held))
-        now = spliced(now, *kept)
+        kept = ((0, len(A)), (len(A) + step, len(now)))
         done = () if handle == origin else (handle,)
+        now = spliced(now, *kept)
         told, answer = server.ask(
             [*now, *Q], edit(handle, *kept, session="chain", release=done), logprobs=20
         )
         assert told.prefilled == len(Q)
-        handle, held = told.handle, len(now)
-    at_once = edit(origin, (0, 20), (90, len(tokens)), session="chain")
+        handle = told.handle
+    at_once = edit(origin, *KEPT, session="chain", keep=False, release=(origin, handle))
     told, once = server.ask([*now, *Q], at_once, logprobs=20)
-    assert (told.reused_spliced, told.prefilled) == (len(tokens) - 90, len(Q))
+    assert (told.reused_spliced, told.prefilled) == (len(B), len(Q))
     assert apart(tops(answer), tops(once)) < SAME
-    cut = [Directive(20, 90, (), Mode.AMORTIZE)]
-    assert apart(tops(answer), by_hand(tokens, cut, Q)) < LOOSE
+    cut = [Directive(len(A), len(A) + len(X), (), Mode.AMORTIZE)]
+    assert apart(tops(answer), by_hand(WHOLE, cut, Q)) < CLOSE
 
 
 def test_a_replacement_in_two_steps(server: Server, source: str) -> None:
@@ -172,13 +175,11 @@ def test_a_replacement_in_two_steps(server: Server, source: str) -> None:
     told, answer = server.ask(
         whole + Q, Ask(session="s", base=step.handle, claims=claims), logprobs=20
     )
+    assert (told.reason, told.detail) == ("asked", "")
     assert (told.reused_exact, told.prefilled) == (len(head), len(Q))
     assert told.reused_spliced == len(B) - window
-    cut = [Directive(len(A), start, tuple(new), Mode.AMORTIZE)]
-    replaced = by_hand(WHOLE, cut, Q)
     repaired = [Directive(len(A), start + window, tuple(head[len(A) :]), Mode.AMORTIZE)]
     assert apart(tops(answer), by_hand(WHOLE, repaired, Q)) < CLOSE
-    assert replaced.keys()
 
 
 def test_forget_is_a_plain_prefill(server: Server) -> None:
