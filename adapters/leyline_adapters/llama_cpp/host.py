@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -151,26 +152,42 @@ class LlamaHost(Host):
 
     def _on_tape(self, prompt: Prompt, plan: Plan, base: Held | None) -> Held:
         """Have the prompt on a tape of its own, with holes where it is to be computed."""
-        source = plan.source
-        if source is not None:
-            source.used = next(self._clock)
-        guard = Held(self, source) if source else None
-        if guard is not None:
-            guard.tape.holders.append(guard)  # not to be evicted for what is to be made of it
-        try:
-            needed = plan.births.count(HOLE)
-            return self.with_room(needed, lambda: self._spliced(prompt, plan, base))
-        finally:
-            if guard is not None:
-                self.let_go(guard)
+        tape = self._claimed(prompt.tenant, plan, base)
+        holes = plan.births.count(HOLE)
 
-    def _spliced(self, prompt: Prompt, plan: Plan, base: Held | None) -> Held:
-        """Arrange the cells. Raises OutOfSlots before anything has changed."""
+        def splice() -> Held:
+            return self._spliced(prompt, plan, tape)
+
+        with self._guarded(tape):
+            # Cells of others are copied before they move: room for all, but only if need be.
+            return self.with_room(len(plan.births), lambda: self.with_room(holes, splice))
+
+    def _claimed(self, tenant: str, plan: Plan, base: Held | None) -> Tape:
+        """The plan's source, or where others rely on that a tape which shares its cells.
+
+        Sharing takes no cells, so the source may be given up afterwards to make room.
+        """
         source = plan.source
-        if source is None or self._must_fork(source, base):
-            tape = self._forked(prompt.tenant, source, plan.births)
-        else:
-            tape = source
+        if source is None:
+            return self.with_room(0, lambda: self._new_tape(tenant))
+        source.used = next(self._clock)
+        if not self._must_fork(source, base):
+            return source
+        with self._guarded(source):
+            return self.with_room(0, lambda: self._forked(tenant, source, plan.births))
+
+    @contextmanager
+    def _guarded(self, tape: Tape) -> Iterator[None]:
+        """Have a tape not evicted for what is to be made of it."""
+        guard = Held(self, tape)
+        tape.holders.append(guard)
+        try:
+            yield
+        finally:
+            self.let_go(guard)
+
+    def _spliced(self, prompt: Prompt, plan: Plan, tape: Tape) -> Held:
+        """Arrange a tape's cells. Raises OutOfSlots before anything has changed."""
         clean = next((i for i, saw in enumerate(plan.saw) if saw), len(plan.births))
         moves = found(plan.births, tape.births, tape.moved, clean)
         if self.facts.whole:
@@ -180,12 +197,7 @@ class LlamaHost(Host):
             moves = [move for move in moves if not move.shift or move.start >= shared]
         births = only(plan.births, moves)
         copied = sum(max(0, min(m.end, shared) - m.start) for m in moves if m.shift)
-        try:
-            self.check_room(copied, tape, births)
-        except OutOfSlots:
-            if tape is not source:
-                self._drop(tape)
-            raise
+        self.check_room(copied, tape, births)
         arrange(self.cells, tape, moves, births, shared, self._births)
         held = Held(self, tape, list(prompt.tokens), births, running(plan.saw))
         tape.tokens, tape.writer, tape.owner = held.tokens, held, prompt.owner
@@ -202,17 +214,16 @@ class LlamaHost(Host):
             for held in source.holders
         )
 
-    def _forked(self, tenant: str, source: Tape | None, births: Sequence[int]) -> Tape:
+    def _forked(self, tenant: str, source: Tape, births: Sequence[int]) -> Tape:
         """A new tape with what is wanted of another; of one that is written on, the beginning."""
         tape = self._new_tape(tenant)
-        if source is not None:
-            computed = source.births[: source.computed]
-            length = common_prefix(births, computed)
-            if source.writer is None and any(births[length:]):
-                length = len(computed)
-            self.cells.share(source.seq, tape.seq, 0, length)
-            tape.births = computed[:length]
-            tape.moved = source.moved.intersection(tape.births)
+        computed = source.births[: source.computed]
+        length = common_prefix(births, computed)
+        if source.writer is None and any(births[length:]):
+            length = len(computed)
+        self.cells.share(source.seq, tape.seq, 0, length)
+        tape.births = computed[:length]
+        tape.moved = source.moved.intersection(tape.births)
         return tape
 
     def _spent(self, held: Held, splice_us: float) -> Spent:

@@ -255,6 +255,28 @@ def test_idle_sessions_give_way_and_are_told(model: SimulatedModel) -> None:
     assert len(host.tapes) == 1
 
 
+def test_a_prefix_in_common_does_not_keep_an_idle_session(model: SimulatedModel) -> None:
+    host = LlamaHost(SimulatedModel(200), CONFIG)
+    first = begun(host)
+    host.reclaimers.append(lambda tokens: first.release())
+    run = host.start(Prompt([*TEXT[:5], *[1] * 115]))
+    assert (run.receipt.reused_exact, run.receipt.prefilled) == (5, 115)
+    assert ended(run).intact
+    assert len(host.tapes) == 1
+
+
+def test_an_idle_prefix_gives_way_to_copies(model: SimulatedModel) -> None:
+    model = SimulatedModel(260)
+    host = LlamaHost(model, CONFIG)
+    begun(host, [1] * 100).release()
+    base = begun(host)
+    newer = ended(edited(host, base))
+    branch = ended(edited(host, base, Directive(20, 40, (), Mode.AMORTIZE), version=3))
+    assert len(digests(model, branch)) == 102
+    assert newer.intact
+    assert len(host.tapes) == 2
+
+
 def test_all_sequences_in_use(host: LlamaHost) -> None:
     held = [begun(host, TEXT[:5], str(i)) for i in range(4)]
     with pytest.raises(OutOfSlots, match="all 4 sequences are in use"):
