@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx
+from processes import tree_peak_mb
 
 from leyline_adapters.vllm.serve import command, environment, version_of
 from leyline_agent.cli.engines import Serving
@@ -245,25 +246,3 @@ class Server:
         except subprocess.TimeoutExpired:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
-
-
-def tree_peak_mb(root: int) -> float:
-    """The peaks of a process and its descendants together; what they share counts in each."""
-    parents: dict[int, int] = {}
-    peaks: dict[int, float] = {}
-    for status in Path("/proc").glob("[0-9]*/status"):
-        try:
-            lines = status.read_text().splitlines()
-        except OSError:  # it ended meanwhile
-            continue
-        fields = dict(line.split(":", 1) for line in lines if ":" in line)
-        pid = int(status.parent.name)
-        parents[pid] = int(fields["PPid"])
-        peaks[pid] = float(fields.get("VmHWM", "0 kB").split()[0]) / 1024
-    total = 0.0
-    for pid in parents:
-        above = pid
-        while above not in (0, root):
-            above = parents.get(above, 0)
-        total += peaks[pid] if above == root else 0.0
-    return round(total, 1)

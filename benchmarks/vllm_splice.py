@@ -8,7 +8,9 @@ and the arms take turns. A round: a prompt of --prompt new tokens, then the same
 taken out and --new behind it. Time to first token is a completion of one token, HTTP included.
 
 `without_asks`: pairs of a request (300 new tokens, 24 generated) on both servers, in turns which
-goes first; the ratio is the median over pairs of connector / stock.
+goes first; connector / stock, of the time a request takes (median of pairs) and of the processor
+time of all its server's processes (of all pairs together, which a busy machine changes little).
+Intervals are 95 %, bootstrapped over pairs.
 """
 
 from __future__ import annotations
@@ -23,13 +25,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
-from common import machine, random_tokens, save, spread
+import numpy as np
+from common import random_tokens, save, spread
+from processes import tree_cpu_s
 
 from leyline_adapters.vllm.serve import TRANSFER, environment
 from leyline_adapters.vllm.wire import KEY, Ask, Claim, Told
@@ -46,9 +50,16 @@ OFFLINE = {
 }
 
 
+class Vllm(NamedTuple):
+    """A running server: its address, and its first process."""
+
+    url: str
+    pid: int
+
+
 @contextmanager
-def server(name: str, python: str, model: Path, folder: Path, *more: str) -> Iterator[str]:
-    """A vLLM server; its address."""
+def server(name: str, python: str, model: Path, folder: Path, *more: str) -> Iterator[Vllm]:
+    """A vLLM server."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         port = sock.getsockname()[1]
@@ -65,7 +76,7 @@ def server(name: str, python: str, model: Path, folder: Path, *more: str) -> Ite
     try:
         url = f"http://127.0.0.1:{port}"
         _wait(url, process, log)
-        yield url
+        yield Vllm(url, process.pid)
     finally:
         os.killpg(process.pid, signal.SIGTERM)
         process.wait(60)
@@ -83,7 +94,7 @@ def _wait(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
 
 
 def complete(
-    client: httpx.Client, url: str, ids: Sequence[int], ask: Ask | None = None, tokens: int = 1
+    client: httpx.Client, to: Vllm, ids: Sequence[int], ask: Ask | None = None, tokens: int = 1
 ) -> tuple[float, dict[str, Any]]:
     """Milliseconds of a completion, and the answer."""
     body: dict[str, Any] = {
@@ -93,12 +104,12 @@ def complete(
     if ask is not None:
         body["kv_transfer_params"] = {KEY: ask.model_dump(mode="json")}
     started = time.perf_counter()
-    response = client.post(f"{url}/v1/completions", json=body)
+    response = client.post(f"{to.url}/v1/completions", json=body)
     took = (time.perf_counter() - started) * 1e3
     return took, response.raise_for_status().json()
 
 
-def edits(client: httpx.Client, with_it: str, stock: str, given: argparse.Namespace) -> Any:
+def edits(client: httpx.Client, with_it: Vllm, stock: Vllm, given: argparse.Namespace) -> Any:
     """A cut behind an eighth of a prompt, on both servers, with prompts that no round repeats."""
     spliced, stocked, splices, beyond = [], [], [], []
     for number in range(given.rounds + 1):
@@ -137,23 +148,33 @@ def edits(client: httpx.Client, with_it: str, stock: str, given: argparse.Namesp
     }  # fmt: skip
 
 
-def without_asks(client: httpx.Client, with_it: str, stock: str, pairs: int) -> Any:
+def without_asks(client: httpx.Client, with_it: Vllm, stock: Vllm, pairs: int) -> Any:
     """Requests that ask nothing, on both servers."""
-    times: dict[str, list[float]] = {with_it: [], stock: []}
+    wall: dict[Vllm, list[float]] = {with_it: [], stock: []}
+    cpu: dict[Vllm, list[float]] = {with_it: [], stock: []}
     for number in range(pairs + 2):
         ids = random_tokens(300, seed=10_000 + number)
-        for url in (with_it, stock) if number % 2 else (stock, with_it):
-            took, _ = complete(client, url, ids, tokens=24)
+        for to in (with_it, stock) if number % 2 else (stock, with_it):
+            before = tree_cpu_s(to.pid)
+            took, _ = complete(client, to, ids, tokens=24)
             if number > 1:
-                times[url].append(took)
-    ratios = [a / b for a, b in zip(times[with_it], times[stock], strict=True)]
-    low, _, high = statistics.quantiles(ratios, n=4)
+                wall[to].append(took)
+                cpu[to].append(tree_cpu_s(to.pid) - before)
     return {
-        "connector_ms": spread(times[with_it]),
-        "stock_ms": spread(times[stock]),
-        "ratio": round(statistics.median(ratios), 4),
-        "ratio_quartiles": [round(low, 4), round(high, 4)],
+        "connector_ms": spread(wall[with_it]),
+        "stock_ms": spread(wall[stock]),
+        "ratio": ratio(wall[with_it], wall[stock], lambda a, b: float(np.median(a / b))),
+        "stock_cpu_s": round(sum(cpu[stock]) / pairs, 4),
+        "cpu_ratio": ratio(cpu[with_it], cpu[stock], lambda a, b: float(a.sum() / b.sum())),
     }
+
+
+def ratio(left: list[float], right: list[float], of: Callable[[Any, Any], float]) -> list[float]:
+    """A ratio of paired figures, and its 95 % interval."""
+    a, b = np.array(left), np.array(right)
+    draws = np.random.default_rng(0).integers(len(a), size=(2_000, len(a)))
+    low, high = np.percentile([of(a[d], b[d]) for d in draws], (2.5, 97.5))
+    return [round(float(one), 4) for one in (of(a, b), low, high)]
 
 
 def main() -> None:
@@ -164,7 +185,7 @@ def main() -> None:
     parser.add_argument("--cut", type=int, default=1_500)
     parser.add_argument("--new", type=int, default=18)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--pairs", type=int, default=30)
+    parser.add_argument("--pairs", type=int, default=100)
     parser.add_argument("--out")
     given = parser.parse_args()
     from leyline_agent.serving.models.load import unpacked
@@ -176,11 +197,9 @@ def main() -> None:
         with_it = stack.enter_context(server("with", given.python, model, folder, *connector))
         stock = stack.enter_context(server("stock", given.python, model, folder))
         client = stack.enter_context(httpx.Client(timeout=300))
-        before = machine()
         figures = {
             "edit": edits(client, with_it, stock, given),
             "without_asks": without_asks(client, with_it, stock, given.pairs),
-            "machine_before": before,
         }
     save(given.out, "vllm_splice", figures)
 
