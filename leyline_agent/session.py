@@ -69,7 +69,8 @@ class Session(Turning):
     Args:
         policies: a policy, its text form, a function, or a list of these; None for no edits.
         adapter: an adapter or the name of an installed one; None for plain OpenAI requests.
-        id: the session's name on the wire; made up when None.
+        id: the session's name on the wire; made up when None. For one conversation at a time: two
+            that take turns under one name have each other's cached KV given up, and prefill again.
         journal: a file to append the session's events to.
         options: see `SessionOptions`.
     """
