@@ -9,49 +9,16 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from leyline_agent.adapter import Commit, WireEdit
 from leyline_agent.directive import Mode
 from leyline_agent.edit import Edit
 from leyline_agent.lowering import Lowering, Renderer, lower
-from leyline_agent.message import Message, canonical
+from leyline_agent.message import Message
 from leyline_agent.receipt import EditReceipt, Reason
 
-__all__ = ["Acknowledged", "Held", "Undone", "Unseen", "is_of", "lower_commit", "unlowered_receipt"]
-
-
-class Acknowledged(Protocol):
-    """What an engine remembers of a commit that it carried out."""
-
-    @property
-    def base(self) -> int:
-        """The version it was made from."""
-        ...
-
-    @property
-    def digest(self) -> str:
-        """The view digest the client sent, "" when none."""
-        ...
-
-    @property
-    def messages(self) -> Sequence[Message] | None:
-        """The view with its reply; None where it was made of tokens."""
-        ...
-
-
-def is_of(
-    version: Acknowledged, base: int, digest: str, messages: Sequence[Message] | None
-) -> bool:
-    """Whether a commit made a version: by digests where both have one, else by the messages."""
-    if version.base != base:
-        return False
-    if version.digest and digest:
-        return version.digest == digest
-    held = version.messages
-    if held is None or messages is None or not 0 <= len(held) - len(messages) <= 1:
-        return False  # one more: the reply
-    return all(canonical(a) == canonical(b) for a, b in zip(held, messages, strict=False))
+__all__ = ["Held", "Undone", "Unseen", "lower_commit", "unlowered_receipt"]
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from leyline_agent.serving.sessions import EngineSession, Version
 from leyline_agent.serving.turns import Turn, as_items, plan_ahead
 from leyline_agent.serving.wire import DirectivesRequest, EditsRequest, TokenCommit
 from leyline_agent.serving.work import Cached
-from leyline_agent.undoing import is_of
+from leyline_agent.versions import is_of
 
 __all__ = [
     "apply_directives",

@@ -12,12 +12,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from leyline_agent.errors import StaleSession
 from leyline_agent.message import Message
 from leyline_agent.receipt import Receipt
 from leyline_agent.serving.render import Replies
 from leyline_agent.serving.work import Cached
-from leyline_agent.undoing import is_of
+from leyline_agent.versions import Versions
 
 __all__ = ["EngineSession", "SessionStore", "Version"]
 
@@ -59,7 +58,7 @@ class Version:
 
 
 @dataclass
-class EngineSession:
+class EngineSession(Versions[Version]):
     """A session of one tenant. Once dropped it holds nothing and takes nothing more."""
 
     tenant: str
@@ -81,10 +80,10 @@ class EngineSession:
             version.sequence.release()
             return
         held = self.versions.get(version.number)
-        if held is not None and not _same_commit(held, version):
+        if self.has_other(version.number, version):
             if version.base:
                 version.sequence.release()
-                raise self._taken(version.number)
+                raise self.taken(version.number)
             self._release_all()
         elif held is not None:
             self.versions.pop(version.number).sequence.release()
@@ -93,32 +92,6 @@ class EngineSession:
         while len(self.versions) > KEPT_VERSIONS:
             _, oldest = self.versions.popitem(last=False)
             oldest.sequence.release()
-
-    def made(
-        self, number: int, base: int, digest: str, messages: Sequence[Message] | None = None
-    ) -> Version | None:
-        """Version `number`, if it is this very commit: the same again is a retry, and acts once.
-
-        Raises:
-            StaleSession: another commit has the number, and this one is no new beginning.
-        """
-        held = self.versions.get(number)
-        if held is None or is_of(held, base, digest, messages):
-            return held
-        if base:
-            raise self._taken(number)
-        return None
-
-    def _taken(self, number: int) -> StaleSession:
-        return StaleSession(
-            f"version {number} of session {self.id!r} was made by another commit; a version's "
-            "number is never used again: count on, or begin a session of another id"
-        )
-
-    @property
-    def newest(self) -> Version | None:
-        """The version committed last."""
-        return next(reversed(self.versions.values()), None)
 
     def drop(self) -> None:
         """Drop every version and its KV."""
@@ -129,11 +102,6 @@ class EngineSession:
         for version in self.versions.values():
             version.sequence.release()
         self.versions.clear()
-
-
-def _same_commit(one: Version, other: Version) -> bool:
-    both = one.digest and other.digest
-    return one.base == other.base and (not both or one.digest == other.digest)
 
 
 class SessionStore:

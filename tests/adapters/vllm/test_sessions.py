@@ -7,7 +7,6 @@ import pytest
 from leyline_adapters.vllm.client.sessions import KEPT_VERSIONS, Session, Sessions, Version
 from leyline_agent.errors import StaleSession
 from leyline_agent.receipt import Receipt
-from leyline_agent.undoing import is_of
 
 
 def version(number: int, base: int | None = None, digest: str = "", handle: str = "") -> Version:
@@ -59,15 +58,6 @@ def test_a_first_commit_again_begins_anew() -> None:
     session.add(version(1, digest="other", handle="new"))
     assert [held.handle for held in session.versions.values()] == ["new"]
     assert set(session.take_released()) == {"h1", "h2"}
-
-
-def test_without_digests_messages_tell_a_retry() -> None:
-    held = version(2)
-    held = Version(**{**vars(held), "digest": ""})
-    assert is_of(held, 1, "", [{"role": "user", "content": "m2"}])
-    assert is_of(held, 1, "", [])  # the only message there is its reply
-    assert not is_of(held, 1, "", [{"role": "user", "content": "other"}])
-    assert not is_of(held, 0, "", [{"role": "user", "content": "m2"}])
 
 
 def test_sessions_are_found_and_the_least_recently_used_goes() -> None:

@@ -23,7 +23,7 @@ from leyline_agent.directive import Directive
 from leyline_agent.errors import InvalidRequest, StaleSession, UnknownSession
 from leyline_agent.message import Message, digest, view_digest
 from leyline_agent.receipt import Reason, Receipt
-from leyline_agent.undoing import is_of
+from leyline_agent.versions import is_of
 
 __all__ = ["Planner"]
 

@@ -13,10 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from leyline_adapters.vllm.client.rendering import Replies
-from leyline_agent.errors import StaleSession
 from leyline_agent.message import Message
 from leyline_agent.receipt import Receipt
-from leyline_agent.undoing import is_of
+from leyline_agent.versions import Versions
 
 __all__ = ["Session", "Sessions", "Version"]
 
@@ -53,7 +52,7 @@ class Version:
 
 
 @dataclass
-class Session:
+class Session(Versions[Version]):
     """A session of one adapter. `lock` is held while it is changed, never over a call."""
 
     id: str
@@ -62,32 +61,6 @@ class Session:
     released: list[str] = field(default_factory=list)
     lock: threading.RLock = field(default_factory=threading.RLock)
 
-    @property
-    def newest(self) -> Version | None:
-        """The version committed last."""
-        return next(reversed(self.versions.values()), None)
-
-    def made(
-        self, number: int, base: int, digest: str, messages: Sequence[Message] | None
-    ) -> Version | None:
-        """Version `number`, if it is this very commit: the same again is a retry, and acts once.
-
-        Raises:
-            StaleSession: another commit has the number, and this one is no new beginning.
-        """
-        held = self.versions.get(number)
-        if held is None or is_of(held, base, digest, messages):
-            return held
-        if base:
-            raise self._taken(number)
-        return None
-
-    def _taken(self, number: int) -> StaleSession:
-        return StaleSession(
-            f"version {number} of session {self.id!r} was made by another commit; a version's "
-            "number is never used again: count on, or begin a session of another id"
-        )
-
     def add(self, version: Version) -> None:
         """Record a commit; what it replaces, and the oldest of too many, are given up.
 
@@ -95,10 +68,10 @@ class Session:
             StaleSession: another commit has the number, made while this one was computed.
         """
         held = self.versions.get(version.number)
-        if held is not None and not _same_commit(held, version):
+        if self.has_other(version.number, version):
             if version.base:
                 self.release(version.handle)
-                raise self._taken(version.number)
+                raise self.taken(version.number)
             self.drop()  # a first commit again: the session begins anew
         elif held is not None:
             self.release(self.versions.pop(version.number).handle)
@@ -125,11 +98,6 @@ class Session:
         """The handles to give up now."""
         taken, self.released = tuple(self.released), []
         return taken
-
-
-def _same_commit(one: Version, other: Version) -> bool:
-    both = one.digest and other.digest
-    return one.base == other.base and (not both or one.digest == other.digest)
 
 
 class Sessions:
