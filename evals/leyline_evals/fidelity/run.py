@@ -13,6 +13,7 @@ from leyline_evals.fidelity import html, table
 from leyline_evals.fidelity.records import EditRow
 from leyline_evals.fidelity.registered import Registered
 from leyline_evals.fidelity.runner import Measured, measure
+from leyline_evals.progress import OneBar
 from leyline_evals.replay.command import write
 from leyline_evals.replay.memory import settled_memory
 from leyline_evals.replay.outputs import STDOUT
@@ -58,36 +59,25 @@ def finish(measured: Measured, json: Path | None, page: Path | None) -> None:
             console.print(f"{what}: {path}", highlight=False, soft_wrap=True, markup=False)
 
 
-class _Bar:
+class _Bar(OneBar):
     """A progress bar on standard error; where that is no terminal, a line an edit."""
 
     def __init__(self, total: int) -> None:
-        self._console = Console(stderr=True)
-        self._total = total
-        self._bar = rich.progress.Progress(
-            rich.progress.SpinnerColumn(),
+        super().__init__(
             rich.progress.TextColumn("{task.description}"),
             rich.progress.BarColumn(),
             rich.progress.MofNCompleteColumn(),
             rich.progress.TimeElapsedColumn(),
-            console=self._console,
-            transient=True,
-            disable=not self._console.is_terminal,
+            description="loading",
+            total=total,
         )
-        self._task = self._bar.add_task("loading", total=total)
-
-    def __enter__(self) -> _Bar:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
+        self._total = total
 
     def edit(self, row: EditRow, done: int) -> None:
         """An edit is measured."""
-        self._bar.update(self._task, description=row.key[-40:], completed=done)
-        if not self._console.is_terminal:
-            self._console.print(
+        self.show(description=row.key[-40:], completed=done)
+        if not self.console.is_terminal:
+            self.console.print(
                 f"{done} of {self._total}: {row.key}, {row.seconds:.1f} s",
                 markup=False,
                 highlight=False,

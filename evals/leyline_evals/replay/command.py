@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 
 import rich.progress
 from rich.console import Console
 
+from leyline_evals.progress import OneBar
 from leyline_evals.replay import compare as comparison
 from leyline_evals.replay import html, table
 from leyline_evals.replay.errors import ReplayError
@@ -21,7 +21,7 @@ from leyline_evals.replay.workload import Run
 __all__ = ["Bar", "cores", "finish", "write"]
 
 
-class Bar:
+class Bar(OneBar):
     """A progress bar on standard error.
 
     Args:
@@ -29,37 +29,20 @@ class Bar:
     """
 
     def __init__(self, total: int | None = None) -> None:
-        self._bar = rich.progress.Progress(
-            rich.progress.SpinnerColumn(),
+        super().__init__(
             rich.progress.TextColumn("{task.description}"),
             rich.progress.BarColumn(),
             rich.progress.TextColumn("{task.fields[runs]}"),
             rich.progress.TimeElapsedColumn(),
-            console=Console(stderr=True),
-            transient=True,
+            description="loading",
+            total=None,
+            runs="",
         )
         self._total = total
-        self._task = self._bar.add_task("loading", total=None, runs="")
-
-    def __enter__(self) -> Bar:
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._bar.stop()
-
-    def say(self, what: str) -> None:
-        """Tell what is going on before the first run."""
-        self._bar.update(self._task, description=what)
 
     def part(self, what: str, done: int, of: int) -> None:
         """Parts of something done."""
-        self._bar.update(self._task, description=what, completed=done, total=of)
+        self.show(description=what, completed=done, total=of)
 
     def turn(self, run: Run, done: int, of: int) -> None:
         """Turns of a run done."""
@@ -68,7 +51,7 @@ class Bar:
     def run(self, run: Run, number: int) -> None:
         """A run is through."""
         of = "" if self._total is None else f" of {self._total}"
-        self._bar.update(self._task, description=run.id[-40:], runs=f"{number}{of} runs")
+        self.show(description=run.id[-40:], runs=f"{number}{of} runs")
 
 
 def cores() -> int:

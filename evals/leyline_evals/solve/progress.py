@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from types import TracebackType
-
 import rich.progress
-from rich.console import Console
 
+from leyline_evals.progress import OneBar
 from leyline_evals.solve.config import Cell
 from leyline_evals.solve.driver import StepRecord
 from leyline_evals.solve.rows import EpisodeRow
@@ -14,7 +12,7 @@ from leyline_evals.solve.rows import EpisodeRow
 __all__ = ["Bar"]
 
 
-class Bar:
+class Bar(OneBar):
     """A progress bar over a run's episodes.
 
     Args:
@@ -23,38 +21,18 @@ class Bar:
     """
 
     def __init__(self, total: int, done: int) -> None:
-        console = Console(stderr=True)
-        self._bar = rich.progress.Progress(
-            rich.progress.SpinnerColumn(),
+        super().__init__(
             rich.progress.TextColumn("{task.completed:.0f} of {task.total:.0f} episodes"),
             rich.progress.BarColumn(),
             rich.progress.TextColumn("{task.description}"),
             rich.progress.TimeElapsedColumn(),
             rich.progress.TextColumn("left"),
             rich.progress.TimeRemainingColumn(),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
+            total=total,
+            completed=done,
         )
-        self._task = self._bar.add_task("", total=total, completed=done)
         self._running: dict[Cell, int] = {}
         self._errors = 0
-
-    def __enter__(self) -> Bar:
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._bar.stop()
-
-    def say(self, what: str) -> None:
-        """Tell what is going on before the first episode."""
-        self._bar.update(self._task, description=what)
 
     def begun(self, cell: Cell) -> None:
         """An episode begins."""
@@ -71,10 +49,10 @@ class Bar:
         self._running.pop(cell, None)
         if row is not None:
             self._errors += not row.counts
-            self._bar.advance(self._task)
+            self.show(advance=1)
         self._show()
 
     def _show(self) -> None:
         under_way = [f"{cell.task[-24:]} step {steps}" for cell, steps in self._running.items()]
         errors = [f"{self._errors} errors"] if self._errors else []
-        self._bar.update(self._task, description=", ".join([*errors, *under_way[:3]]))
+        self.say(", ".join([*errors, *under_way[:3]]))
