@@ -188,14 +188,22 @@ class RunFolder:
 
         Args:
             cell: which.
-            failed: attempts that ended in an error; without one, what is there was left half done.
+            failed: attempts that ended in an error; what is there of a later one was left half
+                done.
+
+        Raises:
+            EvalError: it cannot be made.
         """
         path = self.episode(cell)
-        if path.exists() and failed:
-            path.rename(path.with_name(f"{path.name}.failed-{failed}"))
-        elif path.exists():
-            shutil.rmtree(path)
-        path.mkdir(parents=True)
+        beside = path.with_name(f"{path.name}.failed-{failed}")
+        try:
+            if path.exists() and failed and not beside.exists():
+                path.rename(beside)
+            elif path.exists():
+                shutil.rmtree(path)
+            path.mkdir(parents=True)
+        except OSError as error:
+            raise EvalError(f"{path}: cannot be made anew: {error.strerror}") from error
         return path
 
     def _lines(self, kind: type[M], path: Path) -> Iterator[M]:

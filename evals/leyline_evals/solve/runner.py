@@ -222,8 +222,6 @@ class Sitter:
             outcome = episode.run()
         except Interrupted:
             return None
-        if outcome.patch:
-            (path / "patch.diff").write_text(outcome.patch, encoding="utf-8")
         return EpisodeRow.of(
             cell,
             outcome.ended,
@@ -263,7 +261,10 @@ class _Episode:
             Interrupted: the sitting ends.
         """
         try:
-            return self._run()
+            outcome = self._run()
+            if outcome.patch:
+                (self.path / "patch.diff").write_text(outcome.patch, encoding="utf-8")
+            return outcome
         except Interrupted:
             raise
         except LimitReached as error:

@@ -165,15 +165,28 @@ def test_two_processes_do_not_run_one_folder(planned: Callable[..., Any]) -> Non
         pass
 
 
-def test_what_was_left_half_done_goes_and_what_failed_is_kept(planned: Callable[..., Any]) -> None:
+@pytest.mark.parametrize("attempts", [(0, 0, 1), (0, 1, 1), (0, 0, 1, 1, 1)])
+def test_what_was_left_half_done_goes_and_what_failed_is_kept(
+    planned: Callable[..., Any], attempts: tuple[int, ...]
+) -> None:
+    """Each attempt is begun behind so many failed ones; one that is killed adds none."""
     folder, _ = planned()
     cell = next(cells(folder.config))
-    for failed, content in ((0, "half"), (0, "failed"), (1, "second")):
-        (folder.begin(cell, failed) / "note").write_text(content)
+    for number, failed in enumerate(attempts):
+        (folder.begin(cell, failed) / "note").write_text(f"{number}")
     path = folder.episode(cell)
-    assert (path / "note").read_text() == "second"
-    assert (path.with_name(f"{path.name}.failed-1") / "note").read_text() == "failed"
+    last_of_first = attempts.count(0) - 1
+    assert (path / "note").read_text() == f"{len(attempts) - 1}"
+    assert (path.with_name(f"{path.name}.failed-1") / "note").read_text() == f"{last_of_first}"
     assert len(list(path.parent.iterdir())) == 2
+
+
+def test_a_folder_that_cannot_be_made_is_told(planned: Callable[..., Any]) -> None:
+    folder, _ = planned()
+    cell = next(cells(folder.config))
+    (folder.path / "episodes").write_text("")
+    with pytest.raises(EvalError, match=r"1: cannot be made anew: Not a directory"):
+        folder.begin(cell, 0)
 
 
 def test_tasks_with_odd_names_have_folders_of_their_own(planned: Callable[..., Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -88,6 +89,18 @@ def test_an_episode_that_raises_stops_no_other(planned: Planned) -> None:
     assert (beside / "error.txt").exists()
 
 
+@pytest.mark.usefixtures("heeding")
+def test_a_retry_that_is_killed_is_retried(planned: Planned) -> None:
+    folder, driver = planned(num_tasks=1, seeds=1, broken=["sum-0"])
+    assert sitter(folder, driver).run(workers=1).errors == 3
+    mended = Sums(**{**driver.options, "broken": []})
+    with pytest.raises(KeyboardInterrupt):
+        sitter(folder, mended, retry_errors=True, progress=Interrupting(2)).run(workers=1)
+    assert sitter(folder, mended, retry_errors=True).run(1) == Sat(done=3, errors=0, left=0)
+    for path in map(folder.episode, cells(folder.config)):
+        assert "Traceback" in (path.with_name("1.failed-1") / "error.txt").read_text()
+
+
 class Misbehaving(Sums):
     """A driver whose episodes end as `do` says."""
 
@@ -115,12 +128,17 @@ def fails(model: Model) -> Outcome:
     raise ModelFailed("503: overloaded")
 
 
+def unwritable(model: Model) -> Outcome:
+    return Outcome(ended=Ended.RESOLVED, patch="half a character: \ud800")
+
+
 @pytest.mark.parametrize(
     ("do", "ended", "detail"),
     [
         (endless, Ended.LIMIT, "10 steps are over"),
         (exits, Ended.ERROR, "SystemExit: the tool took the process for its own"),
         (fails, Ended.ERROR, "ModelFailed: 503: overloaded"),
+        (unwritable, Ended.ERROR, "UnicodeEncodeError: .*surrogates not allowed"),
     ],
 )
 def test_however_a_driver_ends_it_is_one_row(
@@ -130,7 +148,8 @@ def test_however_a_driver_ends_it_is_one_row(
     mean = Misbehaving(do, **driver.options)
     sitter(folder, mean).run(workers=2)
     rows = list(folder.rows().values())
-    assert [(row.ended, row.detail) for row in rows] == [(ended, detail)] * 3
+    assert [row.ended for row in rows] == [ended] * 3
+    assert all(re.fullmatch(detail, row.detail) for row in rows)
 
 
 def test_time_that_is_up_begins_no_episode_but_the_first(planned: Planned) -> None:
