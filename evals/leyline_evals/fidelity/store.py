@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from leyline_evals.fidelity.errors import FidelityError
 from leyline_evals.fidelity.records import Config, EditRow
+from leyline_evals.lines import Lines
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
 
 __all__ = ["Header", "Store", "beside", "read_rows"]
-
-M = TypeVar("M", bound=BaseModel)
 
 
 class Header(BaseModel):
@@ -53,14 +51,16 @@ class Store:
     """
 
     def __init__(self, path: Path | None, header: Header, *, resume: bool = False) -> None:
-        self._path = path
+        self._lines: Lines | None = None
         self._lock: BaseFileLock | None = None
         self.rows: dict[str, EditRow] = {}
         if path is None:
             return
-        self._lock = _locked(path)
+        self._lines, self._lock = _lines(path), _locked(path)
         try:
-            self._open(path, header, resume=resume)
+            if resume and path.exists():
+                self.rows = {row.key: row for row in _held(path, header)}
+            self._lines.begin(header, self.rows.values())
         except BaseException:
             self.close()
             raise
@@ -76,34 +76,11 @@ class Store:
         if self._lock is not None:
             self._lock.release()
 
-    def _open(self, path: Path, header: Header, *, resume: bool) -> None:
-        if resume and path.exists():
-            held, rows = read_rows(path)
-            if held != header:
-                raise FidelityError(
-                    f"{path} holds a measurement of another model or with other options; resume "
-                    "it with the same ones, or measure without --resume to start anew"
-                )
-            self.rows = {row.key: row for row in rows}
-        self._write("w", [header, *self.rows.values()])
-
     def add(self, row: EditRow) -> None:
         """Keep an edit; on disk before this returns."""
         self.rows[row.key] = row
-        if self._path is not None:
-            self._write("a", [row])
-
-    def _write(self, how: Literal["w", "a"], lines: Iterable[BaseModel]) -> None:
-        assert self._path is not None
-        try:
-            with self._path.open(how, encoding="utf-8") as file:
-                for line in lines:
-                    bare = isinstance(line, EditRow)
-                    file.write(line.model_dump_json(exclude_defaults=bare) + "\n")
-        except OSError as error:
-            raise FidelityError(
-                f"{self._path}: cannot be written: {error.strerror}; name another file with --json"
-            ) from error
+        if self._lines is not None:
+            self._lines.add([row])
 
 
 def _locked(path: Path) -> BaseFileLock:
@@ -129,20 +106,19 @@ def read_rows(path: Path) -> tuple[Header, list[EditRow]]:
     Raises:
         FidelityError: the file cannot be read, or is of something else.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise FidelityError(f"{path}: cannot be read ({error})") from error
-    header = _parsed(Header, lines[0], path, 1)
-    complete = enumerate(lines[1:-1], start=2)  # behind the last line break is nothing, or half
-    return header, [_parsed(EditRow, line, path, number) for number, line in complete]
+    return _lines(path).read(Header, EditRow)
 
 
-def _parsed(kind: type[M], line: str, path: Path, number: int) -> M:
-    try:
-        return kind.model_validate_json(line)
-    except ValidationError as error:
+def _held(path: Path, header: Header) -> list[EditRow]:
+    held, rows = read_rows(path)
+    if held != header:
         raise FidelityError(
-            f"{path}, line {number}: not of a fidelity measurement ({error.error_count()} "
-            "problems); measure without --resume to start anew"
-        ) from error
+            f"{path} holds a measurement of another model or with other options; resume "
+            "it with the same ones, or measure without --resume to start anew"
+        )
+    return rows
+
+
+def _lines(path: Path) -> Lines:
+    again = "measure without --resume to start anew"
+    return Lines(path, "a fidelity measurement", FidelityError, again)

@@ -6,20 +6,19 @@ replay loses at most the run it was at.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
+from leyline_evals.lines import Lines
 from leyline_evals.replay.arms import Arm
 from leyline_evals.replay.errors import ReplayError
 from leyline_evals.replay.records import ArmRun, Config
 from leyline_evals.replay.workload import Run
 
 __all__ = ["Header", "Store"]
-
-M = TypeVar("M", bound=BaseModel)
 
 
 class Header(BaseModel):
@@ -45,13 +44,15 @@ class Store:
     """
 
     def __init__(self, path: Path | None, config: Config, *, resume: bool = False) -> None:
-        self._path = path
+        self._lines: Lines | None = None
         self._done: dict[tuple[str, int, Arm], ArmRun] = {}
         if path is None:
             return
+        again = "replay without --resume to start anew"
+        self._lines = Lines(path, "a replay", ReplayError, again)
         if resume and path.exists():
-            self._done = {(r.file, r.number, r.arm): r for r in _read(path, config)}
-        self._write("w", [Header(config=config), *self._done.values()])
+            self._done = {(r.file, r.number, r.arm): r for r in _held(self._lines, config)}
+        self._lines.begin(Header(config=config), self._done.values())
 
     def __len__(self) -> int:
         return len(self._done)
@@ -64,47 +65,15 @@ class Store:
         """Keep finished pairs; on disk before this returns."""
         found = list(results)
         self._done.update({(r.file, r.number, r.arm): r for r in found})
-        if self._path is not None:
-            self._write("a", found)
-
-    def _write(self, how: Literal["w", "a"], lines: Iterable[BaseModel]) -> None:
-        assert self._path is not None
-        try:
-            with self._path.open(how, encoding="utf-8") as file:
-                for line in lines:
-                    file.write(line.model_dump_json(exclude_defaults=_is_run(line)) + "\n")
-        except OSError as error:
-            raise ReplayError(
-                f"{self._path}: cannot be written: {error.strerror}; name another file with --json"
-            ) from error
+        if self._lines is not None and found:
+            self._lines.add(found)
 
 
-def _is_run(line: BaseModel) -> bool:
-    """Runs are written without their zeros; a header is written whole."""
-    return isinstance(line, ArmRun)
-
-
-def _read(path: Path, config: Config) -> Iterator[ArmRun]:
-    """The finished pairs of a file; a last line cut off by a kill is left out."""
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ReplayError(f"{path}: cannot be read ({error}); replay without --resume") from error
-    if _parsed(Header, lines[0], path, 1).config != config:
+def _held(lines: Lines, config: Config) -> list[ArmRun]:
+    header, runs = lines.read(Header, ArmRun)
+    if header.config != config:
         raise ReplayError(
-            f"{path} holds a replay with other options; resume it with the same ones, or replay "
-            "without --resume to start anew"
+            f"{lines.path} holds a replay with other options; resume it with the same ones, or "
+            "replay without --resume to start anew"
         )
-    complete = lines[1:-1]  # behind the last line break stands nothing, or half a line
-    for number, line in enumerate(complete, start=2):
-        yield _parsed(ArmRun, line, path, number)
-
-
-def _parsed(kind: type[M], line: str, path: Path, number: int) -> M:
-    try:
-        return kind.model_validate_json(line)
-    except ValidationError as error:
-        raise ReplayError(
-            f"{path}, line {number}: not of a replay ({error.error_count()} problems); replay "
-            "without --resume to start anew"
-        ) from error
+    return runs

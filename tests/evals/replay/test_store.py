@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -79,6 +81,20 @@ def test_half_a_line_is_left_out_and_gone(tmp_path: Path) -> None:
     assert len(Store(path, CONFIG, resume=True)) == 2
 
 
+@pytest.mark.parametrize("resume", [True, False])
+def test_a_disk_full_at_the_start_costs_nothing(
+    tmp_path: Path, full_disk: Callable[[int], AbstractContextManager[None]], resume: bool
+) -> None:
+    path = tmp_path / "x.jsonl"
+    Store(path, CONFIG).add([played(Arm.REPAIR), played(Arm.FORGET)])
+    held = path.read_bytes()
+    room = 10 if not resume else len(held) // 2
+    with full_disk(room), pytest.raises(ReplayError, match="cannot be written"):
+        Store(path, CONFIG, resume=resume)
+    assert path.read_bytes() == held
+    assert list(tmp_path.iterdir()) == [path]
+
+
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
@@ -101,7 +117,7 @@ def test_a_file_of_something_else(tmp_path: Path, damage: object, said: str) -> 
 def test_a_file_that_is_no_text(tmp_path: Path) -> None:
     path = tmp_path / "x.jsonl"
     path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ReplayError, match="cannot be read"):
+    with pytest.raises(ReplayError, match="line 1: not of a replay"):
         Store(path, CONFIG, resume=True)
 
 
