@@ -29,6 +29,7 @@ TOOLSET = Toolset(
         "pdb": ("command",),
     },
     numbers=frozenset({"start", "end"}),
+    programs=frozenset({"grep"}),
 )
 _SYSTEM = """\
 You mend bugs in programs. You work in a repository, in small steps: read the code that a failing \

@@ -1,7 +1,7 @@
 """The plain text action protocol: one action a turn, in one fenced block, for small models.
 
     ```bash                 a command; the name of a driver's tool as its first word calls it
-    grep -n mean calc.py
+    view calc.py
     ```
 
     ```python calc.py       a whole file, written anew: the block's label ends in its path
@@ -13,11 +13,14 @@
     submit
     ```
 
-What is around the block, and blocks that are neither (```python without a path), are talk. A reply
+What is around the block, and blocks that are neither, are talk: ```python without a path, or with a
+word that is none (```python example). A path has a suffix or a slash: ./Makefile. A reply
 without an action, with two, or with a block left open does nothing: `Malformed` says why in one
 sentence with an example, which goes back to the model. What stands in a leading <think> is not
-read. A file that holds fences itself stands in a
-block of longer ones.
+read. A file that holds fences itself stands in a block of longer ones.
+
+A tool may have the name of a program, as grep has: what is more than a call of it (options, several
+files, a pipe) is a command like any other. Behind another tool's name that is a mistake, and told.
 
 A history is plain: assistant messages hold replies as they came, the user message behind each is
 its observation. Sessions read it with `observations="user"`, so that policies edit observations as
@@ -55,6 +58,9 @@ MAX_CHARS = 10_000
 
 _FENCE = re.compile(r"(`{3,})([^`]*)")
 _PATH = re.compile(r"[\w.+@-]+(?:/[\w.+@-]+)*")
+_SUFFIX = re.compile(r"\.[^\d.][^.]*$")  # "python 3.11" names no file.
+_QUOTED = re.compile(r"'[^']*'|\"(?:\\.|[^\"\\])*\"|\\.", re.DOTALL)
+_SHELLS = re.compile(r"[|&;<>`]|\$\(")  # Where nothing quotes it.
 _THOUGHT = ("<think>", "</think>")
 
 
@@ -116,6 +122,7 @@ class Toolset:
             with its arguments in order. The only one of a tool takes the rest of the line as it
             is; several are words as a shell splits them, and may be left out from the right.
         numbers: those of these arguments that are whole numbers.
+        programs: those of `named` that are programs too: what only the program takes is a command.
     """
 
     shell: str = SHELL
@@ -124,6 +131,7 @@ class Toolset:
     submit: str = SUBMIT
     named: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     numbers: frozenset[str] = frozenset()
+    programs: frozenset[str] = frozenset()
 
     def call(self, action: Action) -> Call:
         """The call an action stands for.
@@ -139,9 +147,22 @@ class Toolset:
             name, path, content = self.file
             return Call(name, {path: action.path, content: action.text})
         name, _, rest = action.text.partition(" ")
-        if name not in self.named or "\n" in action.text:
+        if name not in self.named or "\n" in action.text or self._is_program(name, rest):
             return Call(self.shell, {self.command: action.text})
         return Call(name, self._arguments(name, rest.strip()))
+
+    def _is_program(self, name: str, rest: str) -> bool:
+        """Whether what stands behind a tool's name is for the program of this name."""
+        if name not in self.programs:
+            return False
+        bare = _QUOTED.sub("_", rest).split()
+        return (
+            len(bare) > len(self.named[name])
+            or any(re.match("-[-A-Za-z0-9]", word) for word in bare)
+            or any(re.search("[*?[]", word) for word in bare[1:])  # The shell's patterns.
+            or _SHELLS.search(" ".join(bare)) is not None
+            or r"\|" in rest  # Means another thing to a tool than to grep.
+        )
 
     def action(self, call: Call) -> Action:
         """The action that stands for a call: the inverse of `call`, for scripts of calls.
@@ -170,6 +191,9 @@ class Toolset:
     def _arguments(self, name: str, rest: str) -> dict[str, Any]:
         names = self.named[name]
         usage = _block(SHELL, " ".join((name, *map(str.upper, names))))
+        if len(names) != 1 and (found := _SHELLS.search(_QUOTED.sub("_", rest))):
+            what = f"{name} is a tool, not a program: it stands alone, without {found[0]} behind it"
+            raise Malformed(what, usage)
         try:
             words = [rest] if len(names) == 1 and rest else shlex.split(rest)
         except ValueError as error:
@@ -215,9 +239,8 @@ def parse(reply: str) -> Action:
 def written(action: Action) -> str:
     """The block that says an action: what `parse` reads back."""
     if action.kind == "file":
-        return _block(
-            action.path if _names_file(action.path) else f"text {action.path}", action.text
-        )
+        label = action.path if _names_file(action.path) else f"text ./{action.path}"
+        return _block(label, action.text)
     return _block(SHELL, action.text if action.kind == "command" else SUBMIT)
 
 
@@ -281,18 +304,19 @@ def _action(label: str, lines: list[str]) -> Action | None:
         if not command.strip():
             raise Malformed("the command is empty")
         return Action("submit") if command.strip() == SUBMIT else Action("command", command)
-    if len(words) == 2 or (len(words) == 1 and _names_file(words[0])):
+    if len(words) in (1, 2) and _names_file(words[-1]):
         return Action("file", "".join(f"{line}\n" for line in lines), _checked(words[-1]))
     return None
 
 
 def _names_file(word: str) -> bool:
-    """Whether a label alone is a path, not a language."""
-    return "/" in word or "." in word
+    """Whether a word of a label is a path, not a language or a remark."""
+    return "/" in word or _SUFFIX.search(word) is not None
 
 
 def _checked(path: str) -> str:
-    """A path inside the repository."""
+    """A path inside the repository; it may begin with ./"""
+    path = path.removeprefix("./")
     if not _PATH.fullmatch(path) or {".", "..", ".git"} & set(path.split("/")):
         what = f"{path[:80]!r} is no path of a file below the repository's folder"
         raise Malformed(what, FILE_EXAMPLE)

@@ -26,8 +26,14 @@ from leyline_evals.solve.protocol import (
 
 TOOLS = Toolset(
     file=FileTool("edit", "path", "new_code"),
-    named={"view": ("path", "start", "end"), "pdb": ("command",), "eval": ()},
+    named={
+        "view": ("path", "start", "end"),
+        "grep": ("pattern", "path"),
+        "pdb": ("command",),
+        "eval": (),
+    },
     numbers=frozenset({"start", "end"}),
+    programs=frozenset({"grep"}),
 )
 
 texts = st.text(st.characters(exclude_characters="\r", exclude_categories=("Cs",)))
@@ -85,6 +91,8 @@ def test_whatever_a_model_says_is_an_action_or_is_told_why_not(reply: str) -> No
         ("I would run the tests.", "no block labelled bash and no file"),
         ("", "no block labelled bash and no file"),
         ("```python\nx = 1\n```", "labelled python is no action"),
+        ("```python example\nx = 1\n```", "labelled python example is no action"),
+        ("```python 3.11\nx = 1\n```", "labelled python 3.11 is no action"),
         ("```\nls\n```", "labelled nothing is no action"),
         ("```sh\nls\n```", "labelled sh is no action"),
         ("```bash\nls", "opens with ```bash is not closed"),
@@ -127,6 +135,9 @@ calls = st.one_of(
         lambda p, a, b: Call("view", {"path": p, "start": a, "end": b}), paths, numbers, numbers
     ),
     st.builds(lambda p: Call("view", {"path": p}), st.text("ab '\"\\$", min_size=1)),
+    st.builds(
+        lambda p: Call("grep", {"pattern": p, "path": "a.py"}), st.text("a |.'\"$", min_size=1)
+    ),
     st.just(Call("pdb", {"command": "p total, 'it''s"})),
 )
 
@@ -161,14 +172,77 @@ def test_a_call_that_no_text_makes_is_an_error(call: Call) -> None:
         ("view a.py 1 2 3", "view takes 3 arguments, not 4"),
         ("view 'a.py", "cannot be told apart"),
         ("eval now", "eval takes 0 arguments, not 1"),
+        ("eval && submit", "eval is a tool, not a program: it stands alone, without &"),
+        ("view a.py | head -5", r"view is a tool, not a program: .* without \|"),
+        ("grep don't a.py", "cannot be told apart"),
     ],
 )
 def test_arguments_that_do_not_fit_are_told_with_the_usage(command: str, told: str) -> None:
     with pytest.raises(Malformed, match=told) as raised:
         TOOLS.call(Action("command", command))
     assert str(raised.value).endswith(
-        ("VIEW PATH START END\n```", "view PATH START END\n```", "eval\n```")
+        ("view PATH START END\n```", "grep PATTERN PATH\n```", "eval\n```")
     )
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "grep -n mean calc.py",
+        "grep -r mean .",
+        "grep -rn mean",
+        "grep mean -r",
+        "grep mean a.py | head",
+        "grep mean a.py>out",
+        "grep mean a.py; ls",
+        "grep mean $(git ls-files)",
+        "grep mean a.py b.py",
+        "grep mean *.py",
+        "grep --include=*.py mean",
+        r"grep 'mean\|sum' a.py",
+        "grep mean a.py # where is it",
+    ],
+)
+def test_ordinary_grep_is_a_command(command: str) -> None:
+    assert TOOLS.call(Action("command", command)) == Call("bash", {"command": command})
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments"),
+    [
+        ("grep mean", {"pattern": "mean"}),
+        ("grep mean .", {"pattern": "mean", "path": "."}),
+        ("grep 'def mean|->' calc.py", {"pattern": "def mean|->", "path": "calc.py"}),
+        ('grep "a > b; c" calc.py', {"pattern": "a > b; c", "path": "calc.py"}),
+        ("grep def.*mean calc.py", {"pattern": "def.*mean", "path": "calc.py"}),
+    ],
+)
+def test_what_fits_the_tool_calls_it(command: str, arguments: dict[str, str]) -> None:
+    assert TOOLS.call(Action("command", command)) == Call("grep", arguments)
+
+
+def test_a_debugger_is_told_whatever_stands_behind_its_name() -> None:
+    call = TOOLS.call(Action("command", "pdb p a | b; c"))
+    assert call == Call("pdb", {"command": "p a | b; c"})
+
+
+@pytest.mark.parametrize(
+    ("label", "path"),
+    [
+        ("calc.py", "calc.py"),
+        ("python ./calc.py", "calc.py"),
+        ("src/run", "src/run"),
+        ("make ./Makefile", "Makefile"),
+        ("text .gitignore", ".gitignore"),
+    ],
+)
+def test_a_file_is_named_by_a_suffix_or_a_slash(label: str, path: str) -> None:
+    assert parse(f"```{label}\nx\n```") == Action("file", "x\n", path)
+
+
+def test_an_example_beside_a_command_is_talk() -> None:
+    said = "Like so:\n```python example\nx = 1\n```\n```bash\nls\n```"
+    assert parse(said) == Action("command", "ls")
 
 
 def test_files_are_refused_where_none_are_written() -> None:
