@@ -17,6 +17,7 @@ def page(report: EvalReport, title: str = "Leyline solve rates") -> str:
     """The page. Every text of a run is escaped."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     environment.filters.update(
+        carried=words.carried,
         count=words.count,
         dollars=words.dollars,
         interval=words.interval,

@@ -14,6 +14,8 @@ __all__ = ["notes", "problems"]
 FLOOR, CEILING = 0.05, 0.95
 OVERHEAD = 0.02
 UNEVEN = 0.05
+AS_SAID = 0.8
+"""An arm of which a smaller part of the edits is carried out in its mode is another arm."""
 SPLICING = ("amortize", "repair")
 
 
@@ -26,10 +28,8 @@ def problems(run: RunReport) -> list[str]:
     """What makes an arm not be what its name says."""
     found = []
     for arm in run.arms:
-        if arm.mechanism.value in SPLICING and arm.edits and not arm.spliced_tokens:
-            why = ", ".join(f"{reason} {n}" for reason, n in arm.reasons.items())
-            told = f" (reasons: {why})" if why else ""
-            found.append(f"{arm.arm}: {arm.edits} edits, and nothing was spliced{told}")
+        if arm.declares:
+            found += _otherwise(arm)
         if arm.mechanism.value == "plain" and arm.exact_tokens:
             found.append(f"{arm.arm}: {arm.exact_tokens:,} tokens came from a cache all the same")
         found += [f"{arm.arm}: {said}" for said in words.failures(arm.failed)]
@@ -39,6 +39,20 @@ def problems(run: RunReport) -> list[str]:
                 "alone"
             )
     return found
+
+
+def _otherwise(arm: ArmReport) -> Iterator[str]:
+    """Where edits were not carried out as the mechanism says."""
+    own, total = arm.modes.get(arm.mechanism.value, 0), sum(arm.modes.values())
+    if arm.mechanism.value in SPLICING and not arm.spliced_tokens:
+        why = ", ".join(f"{reason} {n}" for reason, n in arm.reasons.items())
+        told = f" (reasons: {why})" if why else ""
+        yield f"{arm.arm}: {arm.edits} edits, and nothing was spliced{told}"
+    elif own < AS_SAID * total:
+        yield (
+            f"{arm.arm}: only {own / total:.0%} of its edits were carried out as its mechanism "
+            f"says: {words.carried(arm)}"
+        )
 
 
 def _progress(run: RunReport) -> Iterator[str]:

@@ -23,6 +23,7 @@ class ArmReport(BaseModel):
         ttft_p50, ttft_p99: milliseconds to the first token, of `ttft_turns` turns.
         rereads: reads of a path read before and not written since.
         failed: turns in which a policy raised, by "its name: what it raised most often".
+        modes, reasons: edits by the mode used, and by why where that was not asked.
         overhead: the part of the wall time that neither the model nor a tool took.
     """
 
@@ -61,6 +62,11 @@ class ArmReport(BaseModel):
     skipped: int
     failed: dict[str, int]
     overhead: float | None
+
+    @property
+    def declares(self) -> bool:
+        """Whether the engine was told of any edit."""
+        return self.mechanism.declares and self.edits > 0
 
 
 class Comparison(BaseModel):

@@ -46,6 +46,9 @@ def _run(run: RunReport) -> Iterator[RenderableType]:
     for table in (_rates, _costs, _each):
         yield Text()
         yield table(run.arms, labels)
+    if declaring := [arm for arm in run.arms if arm.declares]:
+        yield Text()
+        yield _edits(declaring, labels)
     yield _legend(words.COLUMNS)
     for sentence in words.found(run):
         yield Text(printable(sentence))
@@ -116,6 +119,14 @@ def _each(arms: Sequence[ArmReport], labels: Mapping[str, str]) -> Table:
             words.seconds(arm.wall_per_solved),
             words.dollars(arm.cost_per_solved),
         )
+    return table
+
+
+def _edits(arms: Sequence[ArmReport], labels: Mapping[str, str]) -> Table:
+    table = _table("arm", "edits")
+    table.add_column("carried out")
+    for arm in arms:
+        table.add_row(labels[arm.arm], f"{arm.edits:,}", words.carried(arm))
     return table
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from leyline_agent.directive import Mode
 from leyline_agent.receipt import EditReceipt, Reason, Receipt
 from leyline_agent.response import as_dict
 from leyline_evals.solve.driver import StepRecord
@@ -48,7 +49,7 @@ class Tally:
         self, number: int, at: float, receipts: Sequence[Receipt], recalls: int
     ) -> StepRecord:
         """The step's record. `receipts` are those of the calls."""
-        edits = [edit for receipt in receipts for edit in receipt.edits]
+        edits = [_carried(edit, receipt) for receipt in receipts for edit in receipt.edits]
         return StepRecord(
             number=number,
             at=round(at, 4),
@@ -60,8 +61,8 @@ class Tally:
             prefilled=sum(r.prefilled for r in receipts),
             completion=sum(r.completion for r in receipts),
             edits=self.edits,
-            modes=dict(Counter(edit.mode_used.value for edit in edits)),
-            reasons=_reasons(edits),
+            modes=dict(Counter(mode.value for mode, _ in edits)),
+            reasons=dict(Counter(why.value for _, why in edits if why is not Reason.ASKED)),
             ttft_ms=self._ttft(receipts),
             model_seconds=round(self.model_seconds, 6),
             session_ms=round(self.session_seconds * 1e3, 4),
@@ -80,10 +81,15 @@ class Tally:
         return sum(costs) if costs else None
 
 
-def _reasons(edits: Sequence[EditReceipt]) -> dict[str, int]:
-    found = Counter(edit.reason.value for edit in edits)
-    del found[Reason.ASKED.value]
-    return dict(found)
+def _carried(edit: EditReceipt, receipt: Receipt) -> tuple[Mode, Reason]:
+    """The mode in which an edit was carried out, and why.
+
+    Where an engine could not build on the version before (it was evicted, say) it tells of no
+    edit, and the session tells the mode that it sent: all was computed, which is FORGET.
+    """
+    why = receipt.reason if edit.reason is Reason.ASKED else edit.reason
+    is_told = bool(edit.id) or receipt.reason is Reason.ASKED
+    return (edit.mode_used if is_told else Mode.FORGET), why
 
 
 def _stopped(response: Any) -> str:

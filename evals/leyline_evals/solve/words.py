@@ -12,6 +12,7 @@ from leyline_evals.solve.runner import Sat
 __all__ = [
     "COLUMNS",
     "COMPARED",
+    "carried",
     "count",
     "dollars",
     "failures",
@@ -33,6 +34,7 @@ COLUMNS = {
     "rereads": "reads of a file read before and not written since",
     "prefilled": "prompt tokens prefilled; compute: with those that repair computed again",
     "spliced": "prompt tokens reused behind an edit",
+    "carried out": "edits by the mode that the engine used, and why where its receipts say so",
     "first token": "milliseconds to a reply's first token, median and p99 of all turns",
     "/ solved": "what all episodes took, for each solved one: tokens, wall time, dollars",
 }
@@ -134,6 +136,15 @@ def _shown(one: Comparison, alpha: float, *, due: bool) -> str:
     if one.p < alpha:
         return f"{told} At the level {alpha:g} they differ."
     return f"{told} No difference is shown at the level {alpha:g}, nor is it shown that none is."
+
+
+def carried(arm: ArmReport) -> str:
+    """In which modes an arm's edits were carried out, its own first, and why: "repair 9, ..."."""
+    own = arm.mechanism.value
+    modes = sorted({own: 0, **arm.modes}.items(), key=lambda mode: mode[0] != own)
+    reasons = sorted(arm.reasons.items(), key=lambda reason: -reason[1])
+    told = ", ".join(f"{mode} {n:,}" for mode, n in modes)
+    return told + (f" ({', '.join(f'{why} {n:,}' for why, n in reasons)})" if reasons else "")
 
 
 def percent(rate: float | None) -> str:

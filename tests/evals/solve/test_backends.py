@@ -7,20 +7,22 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from leyline_adapters.bundled.in_process import BundledAdapter
+from leyline_agent.adapter import Request
 from leyline_agent.serving.engine import Engine
 from leyline_agent.session import Session
 from leyline_agent.testing import DeterministicModel
-from leyline_agent.testing.model import chunks
+from leyline_agent.testing.model import Reply, chunks
 from leyline_evals.solve.arms import Mechanism, SolveArm
-from leyline_evals.solve.backend import Backend, ModelConfig, check
+from leyline_evals.solve.backend import Backend, Channel, ModelConfig, check
 from leyline_evals.solve.driver import Limits, StepRecord
-from leyline_evals.solve.episode import EpisodeModel
+from leyline_evals.solve.episode import EpisodeModel, Heard
 from leyline_evals.solve.errors import EvalError, LimitReached, ModelFailed
 from leyline_evals.solve.in_process import InProcess
 from leyline_evals.solve.remote import Remote
@@ -63,6 +65,19 @@ def episode(
     return steps
 
 
+@dataclass(frozen=True)
+class Given:
+    """A backend with one channel."""
+
+    channel: Channel
+
+    def open(self, mechanism: Mechanism, tenant: str, script: Sequence[Reply]) -> Channel:
+        return self.channel
+
+    def versions(self) -> dict[str, str]:
+        return {}
+
+
 def bundled(service: ChatService) -> InProcess:
     """The backend over the tiny model."""
     return InProcess(service, BundledAdapter, {"bundled": "1"})
@@ -102,6 +117,24 @@ def test_the_bundled_engine_does_every_mechanism_at_once_and_keeps_nothing(
     assert engine.forest.num_tokens == 0
     assert engine.pool.num_used == 0
     assert not list(tiny_service.sessions)
+
+
+def test_edits_of_an_evicted_session_were_not_spliced(tiny_service: ChatService) -> None:
+    """The engine tells of no edit then, and the session of the mode that it sent."""
+    with bundled(tiny_service) as backend:
+        channel = backend.open(Mechanism.REPAIR, "evicted", ())
+
+        def evicting(request: Request) -> Heard:
+            for session in tiny_service.sessions:
+                for version in session.versions.values():
+                    version.evict()
+            return channel.call(request)
+
+        steps = episode(
+            Given(replace(channel, call=evicting)), Mechanism.REPAIR, "evicted", num_lines=30
+        )
+    assert [step.modes for step in steps] == [{}, {}, {"forget": 1}]
+    assert [step.reasons for step in steps] == [{}, {}, {"evicted": 1}]
 
 
 def test_no_episode_profits_from_another(tiny_service: ChatService) -> None:

@@ -204,6 +204,38 @@ def test_arms_that_are_not_what_they_are_called_are_problems(tmp_path: Path) -> 
     assert repair.endswith("6 edits, and nothing was spliced (reasons: rope_kind 6)")
 
 
+def carried_out(path: Path, modes: dict[str, int], reasons: dict[str, int]) -> RunReport:
+    """The report of a run in which each REPAIR episode's edits were carried out so."""
+    folder = RunFolder.create(path / "run", config_of(Sums(num_tasks=2), 1))
+    told = {"edits": sum(modes.values()), "modes": modes, "reasons": reasons}
+    for cell in cells(folder.config):
+        more = told if cell.arm.mechanism.value == "repair" else {}
+        steps = [StepRecord(number=1, prompt=9, prefilled=4, spliced=5, **more)]
+        folder.add(EpisodeRow.of(cell, Ended.RESOLVED, steps))
+    return run_report(folder)
+
+
+def test_in_which_modes_edits_were_carried_out_is_told(tmp_path: Path) -> None:
+    report = carried_out(tmp_path, {"repair": 41, "forget": 7}, {"evicted": 1, "cost_gate": 6})
+    assert not [problem for problem in report.problems if "carried out" in problem]
+    lines = printed(lambda to: table.show(EvalReport(leyline="1", runs=[report]), to))
+    [line] = [line for line in lines if "cost_gate" in line]
+    assert line.split(maxsplit=3) == [
+        "3", "repair", "96", "repair 82, forget 14 (cost_gate 12, evicted 2)",
+    ]  # fmt: skip
+    text = page(EvalReport(leyline="1", runs=[report]))
+    assert text.count("<td>repair 82, forget 14 (cost_gate 12, evicted 2)</td>") == 1
+
+
+def test_an_arm_whose_edits_are_carried_out_otherwise_is_a_problem(tmp_path: Path) -> None:
+    report = carried_out(tmp_path, {"repair": 3, "forget": 1}, {"cost_gate": 1})
+    [problem] = [problem for problem in report.problems if "carried out" in problem]
+    assert problem.endswith(
+        "@repair: only 75% of its edits were carried out as its mechanism says: repair 6, forget 2 "
+        "(cost_gate 2)"
+    )
+
+
 def test_what_changed_between_sittings_is_told(tmp_path: Path) -> None:
     folder = RunFolder.create(tmp_path / "run", config_of(Sums(num_tasks=2), 1))
     for number, torch in ((1, "2.12"), (2, "2.13")):
