@@ -132,7 +132,8 @@ class Episode:
         seconds = max(60.0, self.limits.step_seconds)
         try:
             with self._open() as box:
-                grade = {"do": "grade", "grade": self.problem.grade, "seconds": seconds}
+                words = grading.arguments(self.problem)
+                grade = {"do": "grade", "arguments": words, "seconds": seconds}
                 box.send({**grade, "files": files, "folder": box.folder})
                 message = box.receive(seconds + STARTING)
         except ChildDied as error:
@@ -147,10 +148,7 @@ class Episode:
         (self.folder / "grading.txt").write_text(told["output"], "utf-8")
         if told["status"] is None:
             return False, f"the tests that decide were not over in {seconds:g} s"
-        wanted = self.problem.tests
-        enough = told["passed"] == wanted if wanted else told["passed"] > 0
-        of = f" of {wanted}" if wanted else ""
-        return told["status"] == 0 and enough, f"{told['passed']}{of} tests passed"
+        return grading.judged(self.problem, told["status"], told["verdict"])
 
     def _open(self) -> Any:
         return opened(self.made, self.driver.box, self.driver.bounds)

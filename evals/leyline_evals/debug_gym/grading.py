@@ -1,15 +1,20 @@
-"""What an agent changed, as a patch, and as the repository that is graded."""
+"""What an agent changed, as a patch and as the repository that is graded; and what came of it."""
 
 from __future__ import annotations
 
+import ast
 import difflib
-from collections.abc import Iterator, Mapping
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
+from typing import Any
 
+from leyline_evals.solve.errors import EvalError
 from leyline_evals.tasks import Problem
+from leyline_evals.tasks.problem import PYTEST
 
-__all__ = ["Changes", "left_out", "mended", "patch"]
+__all__ = ["Changes", "arguments", "judged", "left_out", "mended", "patch"]
 
 Changes = Mapping[str, str | None]
 """New texts by path; None for what is gone."""
@@ -44,6 +49,73 @@ def patch(problem: Problem, changes: Changes) -> str:
         for path in sorted(changes)
         for line in _diff(problem.files.get(path), changes[path], path)
     )
+
+
+def arguments(problem: Problem) -> list[str]:
+    """Those of pytest in the command that decides.
+
+    Raises:
+        EvalError: it is another command.
+    """
+    given, begin = shlex.split(problem.grade), shlex.split(PYTEST)
+    if given[: len(begin)] != begin:
+        raise EvalError(f"{problem.id}: {problem.grade!r} cannot decide, only {PYTEST!r} can")
+    return given[3:]  # Behind `python -m pytest`.
+
+
+def judged(problem: Problem, status: int, verdict: Mapping[str, Any] | None) -> tuple[bool, str]:
+    """Whether the tests that decide passed, and in a few words how that went.
+
+    Args:
+        problem: what they are of. All its tests must have passed: the number it tells, or each that
+            its files name; of those a file may skip what it says that it skips.
+        status: of pytest.
+        verdict: node ids that `passed`, were `skipped`, or `failed`; None when there is none.
+    """
+    if verdict is None:
+        return False, f"the tests that decide ended without a verdict (exit status {status})"
+    passed: list[str] = verdict["passed"]
+    told = f"{len(passed)}{f' of {problem.tests}' if problem.tests else ''} tests passed"
+    ended_well = status == verdict["status"] == 0 and not verdict["failed"]
+    if problem.tests:
+        return ended_well and len(passed) == problem.tests, told
+    named = dict(_named(problem))
+    ran = {_function(test) for test in passed}
+    skipped = {_function(test) for test in verdict["skipped"]}
+    whole = (ran - skipped) | {test for test in ran | skipped if named.get(test)}
+    missing = [test for test in named if test not in whole]
+    if missing:
+        told += f", but not {', '.join(missing[:3])}"
+    return ended_well and bool(named) and bool(ran) and not missing, told
+
+
+def _function(test: str) -> str:
+    """A node id without the values of its parameters."""
+    return test.partition("[")[0]
+
+
+def _named(problem: Problem) -> Iterator[tuple[str, bool]]:
+    """Node ids of the tests in the files that decide, and whether each tells of skipping."""
+    files = {**problem.files, **problem.hidden}
+    for path in arguments(problem):
+        for node in ast.parse(files[path]).body if path in files else ():
+            if isinstance(node, ast.ClassDef) and _holds_tests(node):
+                marked = any("skip" in ast.unparse(mark) for mark in node.decorator_list)
+                for name, skips in _functions(node.body):
+                    yield f"{path}::{node.name}::{name}", marked or skips
+            yield from ((f"{path}::{name}", skips) for name, skips in _functions([node]))
+
+
+def _holds_tests(node: ast.ClassDef) -> bool:
+    return node.name.startswith("Test") or any(
+        ast.unparse(base).endswith("TestCase") for base in node.bases
+    )
+
+
+def _functions(body: Sequence[ast.stmt]) -> Iterator[tuple[str, bool]]:
+    for node in body:
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test"):
+            yield node.name, "skip" in ast.unparse(node)
 
 
 def _diff(before: str | None, after: str | None, path: str) -> Iterator[str]:

@@ -26,8 +26,9 @@ class Problem:
         evaluate: the command behind the tool `eval`.
         debug: the command behind the tool `pdb`.
         hidden: files that only grading adds, or puts in the place of others.
-        grade: the command that decides: it exits with 0 when the problem is solved.
-        tests: how many tests `grade` must have run; 0 when that is not known.
+        grade: the command that decides, of `PYTEST`: when the problem is solved all tests pass.
+        tests: how many tests `grade` must have run; 0 when that is not known, and the files named in
+            `grade` tell which.
         gold: the files that differ in the mended repository; empty when none is known.
         kinds: of the planted bugs; for tables.
     """

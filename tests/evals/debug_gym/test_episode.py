@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from leyline_evals.solve.child import ChildDied, ChildSilent
 from leyline_evals.solve.driver import Ended
 from leyline_evals.solve.environments import Made
 from leyline_evals.solve.errors import EvalError, ModelFailed
+from leyline_evals.tasks.problem import PYTEST
 
 # Its tools: `edit` writes a file, `bash` runs Python in the process itself.
 STAND_IN = """
@@ -95,6 +97,66 @@ def test_nothing_done_is_unresolved(driver: DebugGym, run: Run) -> None:
     outcome = run(driver, [tool_call("submit")])
     assert (outcome.ended, outcome.patch) == (Ended.UNRESOLVED, "")
     assert "of 3 tests passed" in outcome.detail
+
+
+SAYS_SO = "import os\nos.write(1, b'3 passed in 0.1s\\n')\nos._exit(0)\n"
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["iniconfig.py", "iniconfig/__init__.py", "pluggy/__init__.py", "packaging.py", "json.py"],
+)
+def test_a_module_in_the_place_of_pytests_says_nothing(
+    driver: DebugGym, run: Run, path: str
+) -> None:
+    outcome = run(driver, [tool_call("edit", path=path, new_code=SAYS_SO), tool_call("submit")])
+    assert outcome.ended is Ended.UNRESOLVED
+    assert "of 3 tests passed" in outcome.detail or "without a verdict" in outcome.detail
+
+
+@pytest.mark.parametrize("at", ["now", "exit"])
+def test_a_program_that_ends_its_tests_solves_nothing(driver: DebugGym, run: Run, at: str) -> None:
+    (path,) = next(iter(driver._problems.values())).gold
+    code = SAYS_SO
+    if at == "exit":
+        code = "import atexit, os\natexit.register(os._exit, 0)\n"
+    outcome = run(driver, [tool_call("edit", path=path, new_code=code), tool_call("submit")])
+    assert outcome.ended is Ended.UNRESOLVED
+    assert ("without a verdict (exit status 0)" in outcome.detail) == (at == "now")
+
+
+def test_a_plugin_that_an_agent_installs_is_not_loaded(driver: DebugGym, run: Run) -> None:
+    points = "[pytest11]\nevil = evil\n"
+    script = [
+        tool_call("edit", path="evil.py", new_code=SAYS_SO),
+        tool_call("edit", path="evil-1.0.dist-info/entry_points.txt", new_code=points),
+        tool_call(
+            "edit", path="evil-1.0.dist-info/METADATA", new_code="Name: evil\nVersion: 1.0\n"
+        ),
+    ]
+    outcome = run(driver, [*script, *gold(driver)])
+    assert (outcome.ended, outcome.detail) == (Ended.RESOLVED, "3 of 3 tests passed")
+
+
+def test_where_the_number_of_tests_is_unknown_the_programs_skip_is_no_pass(
+    driver: DebugGym, run: Run
+) -> None:
+    problem = next(iter(driver._problems.values()))
+    files = {
+        "m.py": "def a(): return 1\ndef b(): return 2\n",
+        "test_m.py": "import m\ndef test_a(): assert m.a() == 1\ndef test_b(): assert m.b() == 3\n",
+    }
+    grade = f"{PYTEST} -q test_m.py"
+    vars(driver)["_problems"] = {
+        problem.id: replace(problem, files=files, hidden={}, tests=0, grade=grade)
+    }
+    right = "def a(): return 1\ndef b(): return 3\n"
+    cheat = "import pytest\ndef a(): return 1\ndef b(): pytest.skip('hard')\n"
+    outcome = run(driver, [tool_call("edit", path="m.py", new_code=right), tool_call("submit")])
+    assert outcome.ended is Ended.RESOLVED
+    outcome = run(driver, [tool_call("edit", path="m.py", new_code=cheat), tool_call("submit")])
+    assert outcome.ended is Ended.UNRESOLVED
+    assert outcome.detail == "1 tests passed, but not test_m.py::test_b"
 
 
 def test_a_limit_is_graded_and_named(driver: DebugGym, run: Run) -> None:

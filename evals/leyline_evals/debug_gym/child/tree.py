@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-__all__ = ["changes", "write"]
+__all__ = ["changes", "text", "write"]
 
 IGNORED = {".git", "__pycache__", ".pytest_cache", ".debugignore", ".debugreadonly"}
 LARGEST = 1 << 20
@@ -37,15 +37,16 @@ def changes(root: Path, files: Mapping[str, str]) -> dict[str, str | None]:
         folders[:] = sorted(name for name in folders if name not in IGNORED)
         for name in sorted(names):
             path = Path(folder, name)
-            if name not in IGNORED and (text := _text(path)) is not None and len(found) < MOST:
-                found[str(path.relative_to(root))] = text
+            if name not in IGNORED and (read := text(path)) is not None and len(found) < MOST:
+                found[str(path.relative_to(root))] = read
     changed: dict[str, str | None] = {
         name: text for name, text in found.items() if files.get(name) != text
     }
     return changed | {name: None for name in files if name not in found}
 
 
-def _text(path: Path) -> str | None:
+def text(path: Path) -> str | None:
+    """A file's text; None for what is no text, large, a link, or not there."""
     try:
         if path.is_symlink() or not path.is_file() or path.stat().st_size > LARGEST:
             return None
