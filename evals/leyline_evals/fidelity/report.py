@@ -118,7 +118,9 @@ class FidelityReport(BaseModel):
         arms: by order and name.
         probes: generated questions, controls (and honest itself) among the arms; edit first.
         comparisons: as registered.
-        complete: every edit that was asked for is measured.
+        asked: edits that were to be measured: of recorded runs, or generated where there are none.
+        available: how many of these there are; None where enough were found before their end.
+        complete: all asked for are measured, or as many there are and the others in `skipped`.
     """
 
     format: Literal["leyline-fidelity"] = "leyline-fidelity"
@@ -139,4 +141,6 @@ class FidelityReport(BaseModel):
     arms: dict[Order, dict[str, ArmFigures]] = Field(default_factory=dict)
     probes: dict[str, ProbeFigures] = Field(default_factory=dict)
     comparisons: list[Comparison] = Field(default_factory=list)
-    complete: bool = True
+    asked: int = 0
+    available: int | None = None
+    complete: bool = False

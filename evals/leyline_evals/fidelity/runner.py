@@ -114,44 +114,68 @@ def measure(
     with Store(keep, header, resume=resume) as store:
         measurer = Measurer(Bench(_engine(model, config)), chat, parse_arms(config.arms), config)
         until = None if seconds is None else started + seconds
-        sitting = _Sitting(config, store, measurer, progress or Silent(), until)
+        sitting = _Sitting(config, store, measurer, progress or Silent(), limit, until)
         every = _only_generated(files, config)
-        rows = sitting.rows(plan(files, chat, config), limit, every=every)
+        rows = sitting.rows(plan(files, chat, config), every=every)
     machine = _machine(model, load)
     spent = time.perf_counter() - started
     report = summarise(rows, config, model, machine, spent, pairs)
-    return Measured(report.model_copy(update={"complete": sitting.complete}), rows)
+    extent = {
+        "asked": limit,
+        "available": sitting.available,
+        "complete": sitting.complete,
+    }
+    return Measured(report.model_copy(update=extent), rows)
 
 
 @dataclass
 class _Sitting:
-    """Measures what the store does not know yet, until a time."""
+    """Measures what the store does not know yet, until a time.
+
+    Attributes:
+        measured, skipped: edits that count, so far.
+        exhausted: there are no more.
+    """
 
     config: Config
     store: Store
     measurer: Measurer
     progress: Progress
+    limit: int
     until: float | None
-    complete: bool = True
+    measured: int = 0
+    skipped: int = 0
+    exhausted: bool = False
 
-    def rows(self, cases: Iterable[Case], limit: int, *, every: bool) -> list[EditRow]:
+    @property
+    def available(self) -> int | None:
+        """How many edits that count there are; None where the end of them was not reached."""
+        return self.measured + self.skipped if self.exhausted else None
+
+    @property
+    def complete(self) -> bool:
+        """Whether all asked for are measured, or some of as many do not fit the memory."""
+        return self.measured >= self.limit or (self.available or 0) >= self.limit
+
+    def rows(self, cases: Iterable[Case], *, every: bool) -> list[EditRow]:
         """A row an edit; `every` edit counts towards the limit, or those of recorded runs."""
         rows: list[EditRow] = []
-        done = 0
         for case in cases:
             counts = every or case.kind.recorded
             row = self.store.rows.get(case.key)
             if row is None:
                 if self.until is not None and time.perf_counter() > self.until:
-                    self.complete = False
                     break
-                row = self._measured(case, counts and self._asks(done))
-                self.progress.edit(row, done + (counts and not row.skipped))
+                row = self._measured(case, counts and self._asks(self.measured))
+                self.progress.edit(row, self.measured + (counts and not row.skipped))
             rows.append(row)
-            done += counts and not row.skipped
-            if done >= limit:
+            self.measured += counts and not row.skipped
+            self.skipped += counts and bool(row.skipped)
+            if self.measured >= self.limit:
                 break
-        if not done:
+        else:
+            self.exhausted = True
+        if not self.measured:
             low, high = self.config.selection.tokens
             raise FidelityError(
                 f"no edit was measured: no reply of the runs has a prompt of {low} to {high} "

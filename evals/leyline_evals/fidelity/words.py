@@ -32,8 +32,15 @@ def setting(report: FidelityReport) -> str:
     low, high = config.selection.tokens
     return (
         f"{config.model} in {report.machine.dtype}: {what}, prompts of {low:,} to {high:,} tokens"
-        + ("" if report.complete else "; not finished")
+        + ("" if report.complete else f"; not finished: {_missing(report)}")
     )
+
+
+def _missing(report: FidelityReport) -> str:
+    """How many there are of how many, and whether time would bring more."""
+    done = report.edits or report.generated
+    more = "" if report.available is None else ", there are no more"
+    return f"{done} of {report.asked} edits asked for{more}"
 
 
 def verdict(report: FidelityReport) -> list[str]:

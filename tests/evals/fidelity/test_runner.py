@@ -8,13 +8,16 @@ from pathlib import Path
 import pytest
 
 from leyline_agent.directive import Mode
+from leyline_agent.serving.fidelity import fingerprint
 from leyline_agent.serving.models.load import LoadedModel
+from leyline_agent.serving.render import ChatRenderer
 from leyline_evals.fidelity.cases import Kind, Order
 from leyline_evals.fidelity.errors import FidelityError
 from leyline_evals.fidelity.html import page
 from leyline_evals.fidelity.records import Config, EditRow
-from leyline_evals.fidelity.runner import Measured, measure
+from leyline_evals.fidelity.runner import Measured, measure, plan
 from leyline_evals.fidelity.store import Header, Store, read_rows
+from leyline_evals.fidelity.words import setting
 
 LIMIT = 3
 
@@ -43,7 +46,8 @@ def measured(runs: Path, config: Config, tiny_model: LoadedModel) -> Measured:
 def test_a_report_of_everything(measured: Measured) -> None:
     report = measured.report
     assert report.complete
-    assert report.edits == LIMIT
+    assert report.asked == report.edits == LIMIT
+    assert report.available is None  # nobody looked
     assert report.generated == 2
     assert set(report.arms) == set(Order)
     for own in report.arms.values():
@@ -141,6 +145,37 @@ def test_what_does_not_fit_is_skipped_and_told(
     assert len(found.rows) == 5  # two of them generated
 
 
+@pytest.mark.parametrize(
+    ("beyond", "skips", "complete"), [(1, False, False), (0, True, True), (1, True, False)]
+)
+def test_only_what_does_not_fit_may_be_missing(
+    runs_file: Callable[..., Path],
+    config: Config,
+    tiny_model: LoadedModel,
+    tmp_path: Path,
+    beyond: int,
+    skips: bool,
+    complete: bool,
+) -> None:
+    """As the registration has it: no other edit stands for one that does not fit."""
+    selection = config.selection.model_copy(update={"generated": 0, "edits": 1})
+    lean = {"selection": selection, "calls": 0, "orders": (Order.EDIT_FIRST,)}
+    config = config.model_copy(update=lean)
+    file, keep = runs_file(9, chars=400), tmp_path / "out.edits.jsonl"
+    cases = list(plan([file], ChatRenderer(tiny_model.tokenizer), config))
+    with Store(keep, Header(fingerprint=fingerprint(tiny_model), config=config)) as store:
+        for case in cases[1:] if skips else ():
+            bare = EditRow(key=case.key, cluster=case.cluster, kind=case.kind, skipped="no room")
+            store.add(bare)
+    limit = len(cases) + beyond
+    found = measure([file], config, tiny_model, limit=limit, keep=keep, resume=True).report
+    assert found.complete is complete
+    assert (found.asked, found.available) == (limit, len(cases))
+    assert found.edits == (1 if skips else len(cases))
+    said = f"; not finished: {found.edits} of {limit} edits asked for, there are no more"
+    assert setting(found).endswith(said) is not complete
+
+
 @pytest.mark.parametrize("every", [2, 1])
 def test_generated_edits_alone(
     config: Config, tiny_model: LoadedModel, runs: Path, every: int
@@ -150,7 +185,7 @@ def test_generated_edits_alone(
     found = measure([runs] if every == 1 else [], config, tiny_model, limit=3)
     assert found.report.complete
     assert found.report.edits == 0
-    assert found.report.generated == 3
+    assert found.report.asked == found.report.generated == 3
     assert {row.kind for row in found.rows} == {Kind.COPY, Kind.STALE, Kind.SECRET}
 
 
