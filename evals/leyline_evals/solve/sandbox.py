@@ -3,6 +3,8 @@
 In a sandbox there is no network; of the machine there are its programs, read-only, and what the
 caller names; what may be written is in memory, of a size; processes are a namespace of their own
 and end with the one that began them. The rights of its user are the most a process has there.
+Where Leyline's evaluations are installed among those programs they are empty folders: they hold
+hidden tests and the patches that are asked for.
 
 Sizes of files and the memory of one process are held by the kernel's limits. Of the number of
 processes that is true only for users but root; `Child` counts them, and their memory, besides.
@@ -29,6 +31,10 @@ SANDBOXES: tuple[Kind, ...] = ("bubblewrap", "docker", "none")
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 # What programs of the system read of /etc; users, keys and configuration stay out.
 ETC = ("/etc/alternatives", "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d")
+# Where packages lie below a folder of programs or of a Python, and environments in one.
+PACKAGES = ("", "local/", "envs/*/", "local/envs/*/")
+PACKAGES = tuple(f"{place}lib*/python3*/*-packages" for place in PACKAGES)
+OURS = Path(__file__).resolve().parents[1]
 USER = 1000
 IMAGE = "debian:stable-slim"
 INSTALL = (
@@ -105,14 +111,37 @@ def bubblewrap(
     words += ["--proc", "/proc", "--dev", "/dev"]
     for folder in ("/dev/shm", *scratch):
         words += ["--size", str(bounds.disk), "--tmpfs", folder]
-    for path in (*map(Path, ETC), *read_only):  # Later than scratch: they may lie below it.
-        if path.exists():
-            words += ["--ro-bind", str(path), str(path)]
+    named = [*map(Path, ETC), *read_only]
+    covers = _covers(named)
+    within = [path for path in named if any(map(path.is_relative_to, covers))]
+    # Later than scratch: they may lie below it.
+    words += _bound(path for path in named if path not in within)
+    for folder in covers:
+        words += ["--size", "1048576", "--tmpfs", str(folder)]
+    words += _bound(within)
     for path, place in places.items():
         words += ["--bind", str(path), place]
-    words += ["--remount-ro", "/dev", "--remount-ro", "/"]
+    for folder in (*covers, Path("/dev"), Path("/")):
+        words += ["--remount-ro", str(folder)]
     words += ["--chdir", next(iter(places.values()), scratch[0])]
     return [*words, *limited(bounds)]
+
+
+def _bound(paths: Iterable[Path]) -> list[str]:
+    return [word for path in paths if path.exists() for word in ("--ro-bind", str(path), str(path))]
+
+
+def _covers(read_only: Iterable[Path]) -> list[Path]:
+    """Folders of `leyline_evals` below what is there of the machine: what no model may read."""
+    roots = [path for path in map(Path, SYSTEM) if path.is_dir() and not path.is_symlink()]
+    found = set()
+    for root in (*roots, *(path for path in read_only if path.is_dir())):
+        real = root.resolve()
+        ours = (path for pattern in PACKAGES for path in real.glob(f"{pattern}/leyline_evals"))
+        for path in {OURS, *(path.resolve() for path in ours if path.is_dir())}:
+            if path != real and path.is_relative_to(real):
+                found.add(root / path.relative_to(real))
+    return sorted(found)
 
 
 def docker(
@@ -132,6 +161,8 @@ def docker(
     for path in (*map(Path, (*SYSTEM, *ETC)), *read_only):
         if path.exists():
             words += ["--volume", f"{path.resolve()}:{path}:ro"]
+    for cover in _covers(read_only):  # Docker mounts what lies below later.
+        words += ["--tmpfs", f"{cover}:size=1m,mode=755"]
     for folder in scratch:
         options = f"rw,exec,size={bounds.disk},uid={USER},gid={USER}"
         words += ["--tmpfs", f"{folder}:{options}"]

@@ -51,6 +51,50 @@ def test_of_the_machine_only_what_is_named_is_there(tmp_path: Path) -> None:
     assert (tmp_path / "here").read_text() == "yes\n"
 
 
+def installed(root: Path) -> Path:
+    """A copy of the evaluations, as an installation at a prefix leaves it."""
+    ours = root / "lib" / "python3.12" / "site-packages" / "leyline_evals"
+    for name in ("tasks/templates/hidden.py", "debug_gym/child/main.py"):
+        (ours / name).parent.mkdir(parents=True)
+        (ours / name).write_text(f"{name}\n")
+    (ours.parent / "other.py").write_text("other\n")
+    return ours
+
+
+@needs_bubblewrap
+@pytest.mark.parametrize("place", ["", "local", "envs/one", "link", "lib64"])
+@pytest.mark.parametrize("is_system", [True, False])
+def test_installed_evaluations_cannot_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, is_system: bool
+) -> None:
+    root = tmp_path / "base"
+    ours = installed(root if place in ("link", "lib64") else root / place)
+    if place == "link":
+        root = tmp_path / "link"
+        root.symlink_to("base")
+        ours = root / ours.relative_to(tmp_path / "base")
+    if place == "lib64":
+        (root / "lib64").symlink_to("lib")
+    if is_system:
+        monkeypatch.setattr(sandbox, "SYSTEM", (*sandbox.SYSTEM, str(tmp_path / "base")))
+    look = f"find {tmp_path} -name '*.py' | xargs cat; touch {ours}/a; ls {ours}/debug_gym"
+    made = run(look, root, ours / "debug_gym" / "child")
+    assert sorted(made.stdout.split()) == sorted(["debug_gym/child/main.py", "other", "child"])
+    assert "Read-only file system" in made.stderr
+
+
+@needs_bubblewrap
+def test_the_evaluations_that_run_cannot_be_read_wherever_they_lie(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = tmp_path / "src" / "leyline" / "evals" / "leyline_evals"
+    ours.mkdir(parents=True)
+    (ours / "gold.patch").write_text("gold\n")
+    monkeypatch.setattr(sandbox, "OURS", ours)
+    assert run(f"find {tmp_path} -type f", tmp_path).stdout == ""
+    assert run(f"cat {ours}/gold.patch", ours / "gold.patch").stdout == "gold\n"
+
+
 @needs_bubblewrap
 def test_there_is_no_network() -> None:
     made = run("cat /proc/net/dev | tail -n +3 | cut -d: -f1; (echo > /dev/tcp/127.0.0.1/9) 2>&1")
@@ -135,4 +179,8 @@ def test_a_container_has_what_a_bubblewrap_has(tmp_path: Path) -> None:
     assert f"--volume {tmp_path}:{tmp_path}:ro" in words
     assert "--pids-limit 32 --memory 1073741824 --memory-swap 1073741824" in words
     assert f"--tmpfs /scratch:rw,exec,size={4 << 20}" in words
+    ours = installed(tmp_path)
+    assert f"--tmpfs {ours}:size=1m,mode=755" in " ".join(
+        sandbox.docker([tmp_path], ["/scratch"], PATH, BOUNDS)
+    )
     assert words.index("--workdir /scratch") < words.index("debian:stable-slim prlimit")
