@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from leyline_adapters.sglang.spaces import SHARED, Piece, Source, Space, as_tokens, forked_from
+from leyline_adapters.sglang.spaces import SHARED, Piece, Source, Space, as_tokens, spliced_from
 from leyline_adapters.vllm.claims import verify
 from leyline_adapters.vllm.wire import Ask
 from leyline_agent.receipt import Reason
@@ -111,12 +111,13 @@ class Ledger:
         if reason is Reason.ASKED and len(pieces) < len(known.claims):
             reason = Reason.INVALID_EDIT
             detail = "claims reach past the prompt, or leave a gap: what is behind it is computed"
-        if all(piece.in_place for piece in pieces):
-            return Plan(handle, space, (), reason, detail)
-        fork = next(piece.at for piece in pieces if not piece.in_place)
+        # The same tokens again would be found in a space that was left, and not be computed.
+        left = known.leaves and space != SHARED
+        if all(piece.in_place for piece in pieces) and not (left and pieces):
+            return Plan(handle, SHARED if left else space, (), reason, detail)
         made = prompt[: pieces[-1].stop]
         name = self._name("space", owner, *self._facts(pieces), made.tobytes())
-        return Plan(handle, Space(name, made, forked_from(pieces, fork)), pieces, reason, detail)
+        return Plan(handle, Space(name, made, spliced_from(pieces)), pieces, reason, detail)
 
     def _facts(self, pieces: Sequence[Piece]) -> list[str]:
         """What decides the KV that is brought: the same again finds what is there already."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from leyline_adapters.vllm.claims import Located, common_prefix
 
-__all__ = ["SHARED", "Piece", "Source", "Space", "as_tokens", "forked_from"]
+__all__ = ["SHARED", "Piece", "Source", "Space", "as_tokens", "spliced_from"]
 
 
 def as_tokens(tokens: Sequence[int]) -> array[int]:
@@ -66,11 +66,11 @@ class Source:
 Piece = Located[Source]
 
 
-def forked_from(pieces: Sequence[Piece], fork: int) -> int:
-    """The first spliced token of what `pieces` bring: the fork, or an older splice before it."""
-    older = (
-        piece.source.space.spliced_in(piece.source.tokens)
-        for piece in pieces
-        if piece.at < fork and piece.in_place
-    )
-    return min((first for first in older if first is not None and first < fork), default=fork)
+def spliced_from(pieces: Sequence[Piece]) -> int | None:
+    """The first token of what `pieces` bring that is moved, or of an older splice; None if none."""
+    firsts = [piece.at for piece in pieces if not piece.in_place]
+    for piece in pieces:
+        older = piece.source.space.spliced_in(piece.source.tokens) if piece.in_place else None
+        if older is not None and older < piece.stop:
+            firsts.append(older)
+    return min(firsts, default=None)

@@ -65,7 +65,9 @@ class Verified(Generic[S]):
     Attributes:
         claims: those that hold, shortened where they do not, by `at`, not overlapping.
         parent: whose lineage the prompt continues; None for canonical KV.
-        shared: tokens [0, shared) of the prompt are the parent's, with the parent's KV.
+        shared: tokens [0, shared) of the prompt are claimed to be the parent's, with its KV.
+        leaves: the prompt goes on as the parent does behind `shared`, but nobody claims it: that
+            is to be computed, though the parent has KV of the same tokens.
         fork: the first claimed token whose KV is not the parent's; None when there is none.
         reason: ASKED when every claim holds.
         detail: the reason in words.
@@ -74,6 +76,7 @@ class Verified(Generic[S]):
     claims: tuple[Located[S], ...] = ()
     parent: S | None = None
     shared: int = 0
+    leaves: bool = False
     fork: int | None = None
     reason: Reason = Reason.ASKED
     detail: str = ""
@@ -108,26 +111,27 @@ def _checked(prompt: Sequence[int], ask: Ask, found: dict[str, S]) -> Verified[S
     continues = first is not None and first.at == first.start == 0
     named = ask.base or (first.source if first is not None and continues else "")
     parent = found.get(named)
-    shared = common_prefix(prompt, parent.tokens) if parent is not None else 0
     kept: list[Located[S]] = []
     problem = ""
-    stop = 0
+    shared = stop = 0
     for claim in ask.claims:
         length, problem = _holds(prompt, claim, found[claim.source], stop)
-        # Behind any change, one of the same length too, KV saw what is not there now.
-        in_place = claim.source == named and claim.at == claim.start and claim.at <= shared
+        # Behind anything else, of the same tokens too, KV saw what is not there now.
+        in_place = claim.source == named and claim.start == claim.at == shared
         if length:
             end = claim.start + length
             kept.append(Located(found[claim.source], claim.start, end, claim.at, in_place))
             stop = claim.at + length
+            shared = stop if in_place else shared
         if problem:
             break
-    fork = next((claim.at for claim in kept if not claim.in_place), None)
+    alike = common_prefix(prompt, parent.tokens[: parent.held]) if parent is not None else 0
     return Verified(
         claims=tuple(kept),
         parent=parent,
-        shared=shared if fork is None else min(shared, fork),
-        fork=fork,
+        shared=shared,
+        leaves=alike > shared,
+        fork=next((claim.at for claim in kept if not claim.in_place), None),
         reason=Reason.INVALID_EDIT if problem else Reason.ASKED,
         detail=problem,
     )

@@ -120,8 +120,12 @@ class SchedulerSide:
 
     def _marks(self, turn: Turn) -> tuple[Mark, ...]:
         verified = turn.verified
-        parent = verified.parent.marks if verified.parent is not None else ()
-        marks = inherited(parent, verified.shared)
+        parent = verified.parent
+        marks = inherited(parent.marks if parent is not None else (), verified.shared)
+        if parent is not None and marks and verified.leaves and verified.fork != verified.shared:
+            # The same tokens again have the lineage's hashes, and would be found, not computed.
+            left = [(parent.handle, 0, verified.shared, 0)]
+            marks = self._forked(turn, marks, verified.shared, left)
         if verified.fork is None:
             return marks
         claimed = [
@@ -129,7 +133,12 @@ class SchedulerSide:
             for claim in verified.claims
             if claim.at >= verified.fork
         ]
-        return (*marks, Mark(verified.fork, fork_name(self._secret, turn.owner, marks, claimed)))
+        return self._forked(turn, marks, verified.fork, claimed)
+
+    def _forked(
+        self, turn: Turn, marks: tuple[Mark, ...], start: int, why: Sequence[object]
+    ) -> tuple[Mark, ...]:
+        return (*marks, Mark(start, fork_name(self._secret, turn.owner, marks, why)))
 
     # It is scheduled.
 

@@ -65,17 +65,11 @@ class Turn:
 
     def moved(self) -> tuple[Moved, ...]:
         """Its reused tokens that were written elsewhere, at another position than they have now."""
-        reused, parent = self.reused or 0, self.verified.parent
+        reused = self.reused or 0
         runs: list[Moved] = []
-        at = 0
         for claim in self.verified.claims:
-            if parent is not None and at < min(claim.at, self.verified.shared):
-                runs += _moved(parent, at, min(claim.at, self.verified.shared, reused), at)
             end = min(claim.end, claim.start + reused - claim.at)
             runs += _moved(claim.source, claim.start, end, claim.at)
-            at = claim.stop
-        if parent is not None and at < min(self.verified.shared, reused):
-            runs += _moved(parent, at, min(self.verified.shared, reused), at)
         return tuple(run for run in runs if any(map(run.home.alive, range(len(run.home.blocks)))))
 
     def told(self, prompt: int, handle: str) -> Told:

@@ -43,7 +43,8 @@ class Ask(BaseModel):
     Attributes:
         protocol: PROTOCOL; the connector refuses another with a reason.
         session: the session's id; handles are valid in it alone.
-        base: the handle whose lineage the prompt continues; "" for canonical KV.
+        base: the handle whose lineage the prompt continues, as far as the claims of it go from the
+            first token on; "" for canonical KV.
         claims: runs of tokens to reuse, in the order of `at`, not overlapping in the prompt.
         keep: hold this request's KV as a source, and answer with its handle.
         release: handles that are needed no more, given up once this request has been admitted.

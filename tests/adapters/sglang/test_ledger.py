@@ -96,6 +96,24 @@ def test_a_lineage_goes_on_in_its_space(ledger: Ledger) -> None:
     assert (plan.space, plan.pieces) == (first.space, ())
 
 
+@pytest.mark.parametrize(("end", "spliced_from"), [(5, None), (9, 5)])
+def test_what_is_forgotten_is_not_looked_for_where_it_is(
+    ledger: Ledger, end: int, spliced_from: int | None
+) -> None:
+    handle = held(ledger, range(30)).handle
+    edited = [*range(5), *range(9, 30), 1]
+    first = ledger.plan(ANN, "q", edited, ask((handle, 0, 5, 0), (handle, 9, 30, 5)))
+    ledger.keep(ANN, first, edited)
+
+    plan = ledger.plan(ANN, "q2", edited, ask((first.handle, 0, end, 0), base=first.handle))
+
+    assert plan.space not in (SHARED, first.space)
+    assert plan.space.spliced_from == spliced_from
+    assert [piece.stop for piece in plan.pieces] == [end]
+    nothing = ledger.plan(ANN, "q3", edited, ask(base=first.handle))
+    assert (nothing.space, nothing.pieces) == (SHARED, ())
+
+
 def test_a_gap_ends_what_is_brought(ledger: Ledger) -> None:
     handle = held(ledger, range(30)).handle
     prompt = [*range(5), 77, *range(9, 30), 1]
@@ -192,8 +210,13 @@ class Tree:
 
 
 @st.composite
-def conversations(draw: st.DrawFn) -> list[tuple[int, list[int], list[tuple[int, int]], list[int]]]:
-    """Requests: each edits an earlier one (by number) by cuts, perhaps a lie, and adds tokens."""
+def conversations(
+    draw: st.DrawFn,
+) -> list[tuple[int, list[int], list[tuple[int, int]], list[int], int]]:
+    """Requests: each edits an earlier one (by number) by cuts, perhaps a lie, and adds tokens.
+
+    Of the runs that are kept the first so many are claimed; what is behind them is forgotten.
+    """
     tokens = st.lists(st.integers(0, 2), min_size=1, max_size=6)
     number = draw(st.integers(1, 6))
     return [
@@ -202,6 +225,7 @@ def conversations(draw: st.DrawFn) -> list[tuple[int, list[int], list[tuple[int,
             draw(tokens),
             draw(st.lists(st.tuples(st.integers(0, 8), st.integers(1, 4)), max_size=2)),
             draw(st.lists(st.integers(0, 30), max_size=1)),
+            draw(st.sampled_from([9, 9, 1, 0])),
         )
         for index in range(number)
     ]
@@ -210,11 +234,11 @@ def conversations(draw: st.DrawFn) -> list[tuple[int, list[int], list[tuple[int,
 @settings(max_examples=300, deadline=None)
 @given(conversations())
 def test_figures_are_true_and_spliced_kv_stays_in_its_space(
-    requests: list[tuple[int, list[int], list[tuple[int, int]], list[int]]],
+    requests: list[tuple[int, list[int], list[tuple[int, int]], list[int], int]],
 ) -> None:
     ledger, tree = Ledger(b"secret"), Tree()
     known: list[tuple[str, list[int]]] = []
-    for number, (base, new, cuts, lies) in enumerate(requests):
+    for number, (base, new, cuts, lies, claimed) in enumerate(requests):
         handle, tokens = known[base] if known else ("", [])
         claims, prompt, cursor = [], [], 0
         for start, length in [*sorted(cuts), (len(tokens), 0)]:
@@ -226,6 +250,7 @@ def test_figures_are_true_and_spliced_kv_stays_in_its_space(
         prompt += new
         for place in lies:
             prompt[place % len(prompt)] = 3
+        del claims[claimed:]
         plan = ledger.plan(ANN, str(number), prompt, ask(*claims, base=handle))
         told, values = tree.serve(Turn(ANN, plan, prompt))
 
@@ -233,6 +258,9 @@ def test_figures_are_true_and_spliced_kv_stays_in_its_space(
         assert all(exact[: told.reused_exact])
         if told.spliced_from is None:
             assert all(exact)
+        stop = max((at + end - start for _, start, end, at in claims), default=0)
+        for at in range(max(stop, 1), len(values)):
+            assert values[at] == (*values[at - 1], prompt[at])  # computed behind what is there
         ledger.keep(ANN, plan, as_tokens(prompt))
         known.append((plan.handle, prompt))
     for (space, prefix), value in tree.found.items():

@@ -53,7 +53,7 @@ def test_a_deletion_holds() -> None:
 
 def test_a_continuation_forks_nowhere() -> None:
     found = verify(S.tokens + [1], ask(run("s", 0, 20, 0), base="s"), find)
-    assert (found.parent, found.shared, found.fork) == (S, 21, None)
+    assert (found.parent, found.shared, found.leaves, found.fork) == (S, 20, False, None)
 
 
 def test_behind_a_change_of_the_same_length_nothing_is_in_place() -> None:
@@ -62,6 +62,20 @@ def test_behind_a_change_of_the_same_length_nothing_is_in_place() -> None:
     found = verify(prompt, ask(run("s", 0, 5, 0), run("s", 7, 20, 7), base="s"), find)
     assert [claim.in_place for claim in found.claims] == [True, False]
     assert (found.shared, found.fork) == (5, 7)
+
+
+@pytest.mark.parametrize("base", ["", "s"])
+def test_what_nobody_claims_is_not_the_lineages_although_its_tokens_are(base) -> None:
+    found = verify(S.tokens[:20] + [1], ask(run("s", 0, 8, 0), base=base), find)
+    assert (found.parent, found.shared, found.leaves, found.fork) == (S, 8, True, None)
+    behind = ask(run("s", 0, 8, 0), run("s", 12, 20, 12), base=base)
+    found = verify(S.tokens[:20] + [1], behind, find)
+    assert (found.shared, found.leaves, found.fork) == (8, True, 12)
+
+
+def test_a_base_alone_claims_nothing() -> None:
+    found = verify(S.tokens[:20] + [1], ask(base="s"), find)
+    assert (found.shared, found.leaves) == (0, True)
 
 
 def test_a_claim_from_the_front_names_its_lineage_itself() -> None:

@@ -66,11 +66,9 @@ class Scheduler:
 
 def cut(handle: str, start: int, end: int, length: int, **more: Any) -> Ask:
     """Keep what is around [start, end) of a source."""
-    claims = (
-        Claim(source=handle, start=0, end=start, at=0),
-        Claim(source=handle, start=end, end=length, at=start),
-    )
-    return Ask(session="s", base=handle, claims=claims, **more)
+    front, back = {"start": 0, "end": start, "at": 0}, {"start": end, "end": length, "at": start}
+    claims = [Claim(source=handle, **run) for run in (front, back) if run["start"] < run["end"]]
+    return Ask(session="s", base=handle, claims=tuple(claims), **more)
 
 
 @pytest.fixture
@@ -112,11 +110,44 @@ def test_spliced_blocks_are_found_by_their_lineage_alone(scheduler: Scheduler, s
     told, _ = scheduler.run(request(EDITED, cut(source, 10, 17, 30)))
     plain, load = scheduler.run(request(EDITED, Ask(session="s")))
     assert (plain.reused_exact, plain.prefilled, load) == (8, 17, None)
-    going_on = Ask(session="s", base=told.handle)
+    going_on = cut(told.handle, 25, 25, 25)
     found, _ = scheduler.run(request([*EDITED, 1, 9], going_on))
-    assert (found.reused_exact, found.reused_spliced) == (10, 14)
+    assert (found.reused_exact, found.reused_spliced) == (10, 15)
     again, load = scheduler.run(request(EDITED, cut(source, 10, 17, 30)))
     assert (again.reused_spliced, load) == (14, None)
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_forget_in_front_of_a_splice_finds_nothing_spliced(
+    scheduler: Scheduler, source: str, named: bool
+) -> None:
+    """Also where the prompt stays the same to the token."""
+    first, _ = scheduler.run(request(EDITED, cut(source, 10, 17, 30)))
+    claims = (Claim(source=first.handle, start=0, end=9, at=0),)
+    forget = Ask(session="s", base=first.handle if named else "", claims=claims)
+    told, load = scheduler.run(request(EDITED, forget))
+    assert (told.reused_exact, told.reused_spliced, told.prefilled) == (9, 0, 16)
+    assert told.spliced_from is None
+    assert [copy.length for copy in load.copies] == [1]
+    plain, _ = scheduler.run(request(EDITED, Ask(session="other")))
+    assert (plain.reused_exact, plain.prefilled) == (24, 1)  # what was computed is canonical
+
+
+def test_forget_behind_a_splice_is_computed_although_its_tokens_were_there(
+    scheduler: Scheduler, source: str
+) -> None:
+    first, _ = scheduler.run(request(EDITED, cut(source, 10, 17, 30)))
+    claims = (Claim(source=first.handle, start=0, end=15, at=0),)
+    forget = Ask(session="s", base=first.handle, claims=claims)
+    told, _ = scheduler.run(request(EDITED, forget))
+    assert (told.reused_exact, told.reused_spliced, told.prefilled) == (10, 5, 10)
+    again, _ = scheduler.run(request(EDITED, forget))
+    assert (again.reused_exact, again.reused_spliced) == (10, 14)  # its own, by its own lineage
+    going_on, _ = scheduler.run(request([*EDITED, 1, 9], cut(told.handle, 25, 25, 25)))
+    assert (going_on.reused_exact, going_on.reused_spliced) == (10, 15)
+    kept, _ = scheduler.run(request([*EDITED, 1, 9], cut(first.handle, 25, 25, 25)))
+    assert kept.handle != going_on.handle
+    assert (kept.reused_exact, kept.reused_spliced) == (10, 15)
 
 
 def test_chains_are_read_from_where_keys_were_written(scheduler: Scheduler, source: str) -> None:
