@@ -54,9 +54,7 @@ def commit(files: Mapping[str, str], folder: Path) -> str:
     Raises:
         EvalError: a path leads out of the folder.
     """
-    folder.mkdir(parents=True)
-    git(folder, "init", "-q", "-b", "main", "--template=")
-    (folder / ".git" / "info").mkdir(exist_ok=True)
+    _begin(folder)
     for name, text in files.items():
         path = PurePosixPath(name)
         if path.is_absolute() or {"..", ".git"} & set(path.parts):
@@ -67,6 +65,13 @@ def commit(files: Mapping[str, str], folder: Path) -> str:
     git(folder, "add", "-A", "-f")
     git(folder, "commit", "-q", "-m", "The repository as it is given")
     return git(folder, "rev-parse", "HEAD").strip()
+
+
+def _begin(folder: Path) -> None:
+    """An empty repository."""
+    folder.mkdir(parents=True)
+    git(folder, "init", "-q", "-b", "main", "--template=")
+    (folder / ".git" / "info").mkdir(exist_ok=True)
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -95,6 +100,21 @@ def _clone(instance: Instance, folder: Path, repos: Path | None) -> None:
             f"the image {instance.image}, which needs Docker; or name a folder that holds a clone "
             f"{instance.repo.replace('/', '__')} with --repos"
         )
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    git(folder.parent, "clone", "-q", "--no-hardlinks", "--", str(origin.resolve()), str(folder))
-    git(folder, "checkout", "-q", "--detach", instance.base_commit)
+    try:
+        base = git(origin, "rev-parse", "--verify", f"{instance.base_commit}^{{commit}}")
+    except EvalError as error:
+        raise EvalError(
+            f"{instance.instance_id}: no commit {instance.base_commit} in its clone ({error}); "
+            "fetch it there"
+        ) from error
+    _begin(folder)
+    _fetch(folder, origin, base.strip())
+    git(folder, "checkout", "-q", "--detach", base.strip())
+
+
+def _fetch(folder: Path, origin: Path, base: str) -> None:
+    """A commit and its past, and nothing else: later ones, and tags, tell an agent the answer."""
+    # The commit need not be one that a branch or a tag names.
+    serve = "git -c uploadpack.allowAnySHA1InWant=true upload-pack"
+    bare = ("--no-tags", "--no-write-fetch-head", "--update-shallow")
+    git(folder, "fetch", "-q", *bare, "--upload-pack", serve, "--", str(origin.resolve()), base)
