@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -33,7 +33,6 @@ SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 ETC = ("/etc/alternatives", "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d")
 # Where packages lie below a folder of programs or of a Python, and environments in one.
 PACKAGES = ("", "local/", "envs/*/", "local/envs/*/")
-PACKAGES = tuple(f"{place}lib*/python3*/*-packages" for place in PACKAGES)
 OURS = Path(__file__).resolve().parents[1]
 USER = 1000
 IMAGE = "debian:stable-slim"
@@ -60,7 +59,7 @@ class Bounds:
 
 def command(
     kind: Kind,
-    read_only: Iterable[Path],
+    read_only: Sequence[Path],
     scratch: Sequence[str],
     environment: Mapping[str, str],
     bounds: Bounds,
@@ -87,7 +86,7 @@ def command(
 
 
 def bubblewrap(
-    read_only: Iterable[Path],
+    read_only: Sequence[Path],
     scratch: Sequence[str],
     environment: Mapping[str, str],
     bounds: Bounds,
@@ -111,41 +110,45 @@ def bubblewrap(
     words += ["--proc", "/proc", "--dev", "/dev"]
     for folder in ("/dev/shm", *scratch):
         words += ["--size", str(bounds.disk), "--tmpfs", folder]
-    named = [*map(Path, ETC), *read_only]
-    covers = _covers(named)
-    within = [path for path in named if any(map(path.is_relative_to, covers))]
     # Later than scratch: they may lie below it.
-    words += _bound(path for path in named if path not in within)
-    for folder in covers:
-        words += ["--size", "1048576", "--tmpfs", str(folder)]
-    words += _bound(within)
+    words += _shown([*map(Path, ETC), *read_only])
     for path, place in places.items():
         words += ["--bind", str(path), place]
-    for folder in (*covers, Path("/dev"), Path("/")):
-        words += ["--remount-ro", str(folder)]
+    words += ["--remount-ro", "/dev", "--remount-ro", "/"]
     words += ["--chdir", next(iter(places.values()), scratch[0])]
     return [*words, *limited(bounds)]
 
 
-def _bound(paths: Iterable[Path]) -> list[str]:
-    return [word for path in paths if path.exists() for word in ("--ro-bind", str(path), str(path))]
+def _shown(read_only: Sequence[Path]) -> list[str]:
+    """What binds these paths, with nothing in the folders to cover but what is named in them."""
+    covers = _covers(read_only)
+    outside: list[str] = []
+    inside: list[str] = []
+    for path in read_only:
+        if path.exists():
+            words = inside if any(map(path.is_relative_to, covers)) else outside
+            words += ["--ro-bind", str(path), str(path)]
+    empty = [word for path in covers for word in ("--size", "1048576", "--tmpfs", str(path))]
+    sealed = [word for path in covers for word in ("--remount-ro", str(path))]
+    return [*outside, *empty, *inside, *sealed]
 
 
-def _covers(read_only: Iterable[Path]) -> list[Path]:
+def _covers(read_only: Sequence[Path]) -> list[Path]:
     """Folders of `leyline_evals` below what is there of the machine: what no model may read."""
     roots = [path for path in map(Path, SYSTEM) if path.is_dir() and not path.is_symlink()]
     found = set()
     for root in (*roots, *(path for path in read_only if path.is_dir())):
         real = root.resolve()
-        ours = (path for pattern in PACKAGES for path in real.glob(f"{pattern}/leyline_evals"))
-        for path in {OURS, *(path.resolve() for path in ours if path.is_dir())}:
+        below = (f"{place}lib*/python3*/*-packages/leyline_evals" for place in PACKAGES)
+        ours = (path for pattern in below for path in real.glob(pattern) if path.is_dir())
+        for path in {OURS, *(path.resolve() for path in ours)}:
             if path != real and path.is_relative_to(real):
                 found.add(root / path.relative_to(real))
     return sorted(found)
 
 
 def docker(
-    read_only: Iterable[Path],
+    read_only: Sequence[Path],
     scratch: Sequence[str],
     environment: Mapping[str, str],
     bounds: Bounds,
