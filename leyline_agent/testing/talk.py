@@ -14,7 +14,7 @@ from leyline_agent.receipt import Receipt
 from leyline_agent.session import Session
 from leyline_agent.turn import Turn
 
-__all__ = ["Talk", "long_text"]
+__all__ = ["Talk", "assembled", "likeliest", "long_text", "text_of"]
 
 _WORDS = (
     "the error was found in line of file test when a list is read again and then written by code "
@@ -96,16 +96,31 @@ class Talk:
         """A whole turn; its receipt."""
         turn = self.begin(text, edit)
         if stream:
-            return self.finish(turn, _assembled(list(self._adapter.stream(turn.request))))
+            return self.finish(turn, assembled(list(self._adapter.stream(turn.request))))
         return self.finish(turn, self._adapter.complete(turn.request))
 
 
-def _assembled(chunks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def assembled(chunks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The completion that the chunks of a text make."""
     text = ""
+    likely: list[Any] = []
     for chunk in chunks:
         for choice in chunk.get("choices") or ():
             text += (choice.get("delta") or {}).get("content") or ""
-    message = {"role": "assistant", "content": text}
+            likely += (choice.get("logprobs") or {}).get("content") or ()
+    choice = {"index": 0, "message": {"role": "assistant", "content": text}}
+    if likely:
+        choice["logprobs"] = {"content": likely}
     last = {key: chunk[key] for chunk in chunks for key in ("usage", "leyline") if chunk.get(key)}
-    return {"choices": [{"index": 0, "message": message}], **last}
+    return {"choices": [choice], **last}
+
+
+def text_of(answer: Mapping[str, Any]) -> str:
+    """The text of a completion's first choice."""
+    return str(answer["choices"][0]["message"]["content"])
+
+
+def likeliest(answer: Mapping[str, Any]) -> dict[str, float]:
+    """The log probabilities of the likeliest first tokens of a completion's first choice."""
+    content = (answer["choices"][0].get("logprobs") or {}).get("content") or [{}]
+    return {one["token"]: one["logprob"] for one in content[0].get("top_logprobs") or ()}

@@ -23,6 +23,8 @@ class TestVllm(AdapterConformance):
 class TestPlainVllm(TestVllm):
     """Without it: edits are prefilled again, and that is said."""
 
+    honours = False
+
     @pytest.fixture(autouse=True)
     def _server(self) -> None:
         self.server = FakeVllm(connector=False)
