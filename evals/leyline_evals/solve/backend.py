@@ -55,7 +55,8 @@ class ModelConfig(BaseModel):
             ("cache_salt": vLLM, "cache_prompt": llama.cpp), or a "tenant" a call (`leyline serve`).
         temperature, top_p: of every call; None leaves it to the model's side.
         kv_gib: memory for keys and values of the bundled engine.
-        cells: tokens that llama.cpp holds at once; None for its own choice.
+        cells: tokens that llama.cpp holds for each worker, an episode's context; None for 8,192,
+            or what the model was trained for where that is less.
         price: where the provider's is not known.
         recall: let the model see again what policies cut.
     """

@@ -7,11 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from types import TracebackType
 
-from leyline_adapters.bundled.in_process import BundledAdapter
 from leyline_agent._version import __version__
 from leyline_agent.adapter import CallingAdapter, Request
 from leyline_agent.serving.chat import ChatService
-from leyline_agent.serving.engine import Engine, EngineConfig
 from leyline_agent.serving.models.embedded import DEFAULT, resolve
 from leyline_agent.testing.model import Reply
 from leyline_evals.solve.arms import Mechanism
@@ -21,6 +19,8 @@ from leyline_evals.solve.tally import Heard
 
 __all__ = ["InProcess", "load"]
 
+CONTEXT = 8192
+"""Tokens that llama.cpp holds for each episode, unless told or trained for less."""
 TAPES = 4
 """Sequences llama.cpp holds for each episode: its session's versions, and the prompt's."""
 
@@ -101,6 +101,9 @@ def load(model: ModelConfig, workers: int) -> InProcess:
 def _bundled(name: str, model: ModelConfig, workers: int) -> InProcess:
     import torch
 
+    from leyline_adapters.bundled.in_process import BundledAdapter
+    from leyline_agent.serving.engine import Engine, EngineConfig
+
     config = EngineConfig(kv_bytes=int(model.kv_gib * 2**30), max_batch=max(16, workers))
     engine = Engine.load(resolve(name), config)
     loaded = engine.model
@@ -120,8 +123,12 @@ def _llama_cpp(name: str, model: ModelConfig, workers: int) -> InProcess:
     from leyline_adapters.llama_cpp.host import HostConfig
 
     config = HostConfig(max_batch=max(4, workers), tapes=max(16, TAPES * workers))
-    adapter = LlamaCppAdapter.load(name, config=config, cells=model.cells)
-    versions = {"llama_cpp": version("llama-cpp-python")}
+    context = model.cells or CONTEXT
+    adapter = LlamaCppAdapter.load(name, config=config, cells=context * workers)
+    host = adapter.service.engine
+    # Other workers' cells are theirs: with more of them no episode may grow longer, or evict one.
+    host.max_len = min(host.max_len, context)
+    versions = {"llama_cpp": version("llama-cpp-python"), "context": str(host.max_len)}
     return InProcess(adapter.service, LlamaCppAdapter, versions)
 
 

@@ -26,7 +26,7 @@ def notes(run: RunReport, sittings: Sequence[Sitting]) -> list[str]:
 
 def problems(run: RunReport) -> list[str]:
     """What makes an arm not be what its name says."""
-    found = []
+    found: list[str] = []
     for arm in run.arms:
         if arm.declares:
             found += _otherwise(arm)

@@ -134,7 +134,8 @@ class RunOptions:
         float, typer.Option("--kv-gib", help="bundled: memory for keys and values, in GiB.")
     ] = 4.0
     cells: Annotated[
-        int | None, typer.Option("--cells", min=1, help="llama_cpp: tokens held at once.")
+        int | None,
+        typer.Option("--cells", min=1, help="llama_cpp: tokens held for each worker.  [8192]"),
     ] = None
     price: Annotated[
         str | None,
