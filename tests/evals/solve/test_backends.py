@@ -9,60 +9,31 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
+from llama_cells import SimulatedModel
+from solve_episodes import check_mechanisms, episode
 
 from leyline_adapters.bundled.in_process import BundledAdapter
+from leyline_adapters.llama_cpp.adapter import LlamaCppAdapter
+from leyline_adapters.llama_cpp.host import HostConfig, LlamaHost
 from leyline_agent.adapter import Request
+from leyline_agent.serving.chat import ChatService
 from leyline_agent.serving.engine import Engine
-from leyline_agent.session import Session
+from leyline_agent.serving.models.load import LoadedModel
 from leyline_agent.testing import DeterministicModel
 from leyline_agent.testing.model import Reply, chunks
-from leyline_evals.solve.arms import Mechanism, SolveArm
-from leyline_evals.solve.backend import Backend, Channel, ModelConfig, check
-from leyline_evals.solve.driver import Limits, StepRecord
-from leyline_evals.solve.episode import EpisodeModel, Heard
+from leyline_evals.solve.arms import Mechanism
+from leyline_evals.solve.backend import Channel, ModelConfig, check
+from leyline_evals.solve.episode import Heard
 from leyline_evals.solve.errors import EvalError, LimitReached, ModelFailed
 from leyline_evals.solve.in_process import InProcess
 from leyline_evals.solve.remote import Remote
 from leyline_evals.solve.scripted import Scripted
 
-if TYPE_CHECKING:
-    from leyline_agent.serving.chat import ChatService
-
 # litellm's own, of pydantic and of event loops.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
-
-POLICY = "truncate_older_than:n=1,max_chars=50"
-
-
-def episode(
-    backend: Backend,
-    mechanism: Mechanism,
-    tenant: str,
-    script: Sequence[str] = (),
-    num_lines: int = 12,
-) -> list[StepRecord]:
-    """The steps of an agent that reads long outputs."""
-    channel = backend.open(mechanism, tenant, script)
-    arm = SolveArm(policy=POLICY, mechanism=mechanism)
-    session = Session(arm.policies(), channel.adapter, observations="user")
-    limits = Limits(reply_tokens=40, repeats=0)
-    model = EpisodeModel(session, channel.call, limits, {"seed": 1, "temperature": 0.0})
-    messages: list[Any] = [{"role": "user", "content": "Say what the files hold."}]
-    steps = []
-    try:
-        for number in range(3):
-            messages.append(model(messages))
-            steps.append(model.step("read"))
-            output = f"file {number}: " + "".join(
-                f"line {n} of {number}\n" for n in range(num_lines)
-            )
-            messages.append({"role": "user", "content": output})
-    finally:
-        channel.close()
-    return steps
 
 
 @dataclass(frozen=True)
@@ -81,25 +52,6 @@ class Given:
 def bundled(service: ChatService) -> InProcess:
     """The backend over the tiny model."""
     return InProcess(service, BundledAdapter, {"bundled": "1"})
-
-
-def check_mechanisms(found: dict[Mechanism, list[StepRecord]]) -> None:
-    """That every mechanism did what it is called after, on the same prompts."""
-    for steps in found.values():
-        for step in steps:
-            assert step.exact + step.spliced + step.recomputed + step.prefilled == step.prompt
-    plain, cached = found[Mechanism.PLAIN], found[Mechanism.PREFIX_CACHE]
-    assert all(step.exact == step.spliced == 0 for step in plain)
-    assert all(step.exact for step in cached[1:])
-    for name in (Mechanism.PREFIX_CACHE, Mechanism.FORGET):
-        assert not any(step.spliced for step in found[name])
-    assert sum(step.spliced for step in found[Mechanism.AMORTIZE]) > 0
-    assert sum(step.recomputed for step in found[Mechanism.REPAIR]) > 0
-    computed = {
-        name: sum(step.recomputed + step.prefilled for step in steps)
-        for name, steps in found.items()
-    }
-    assert computed[Mechanism.AMORTIZE] < computed[Mechanism.FORGET] < computed[Mechanism.PLAIN]
 
 
 def test_the_bundled_engine_does_every_mechanism_at_once_and_keeps_nothing(
@@ -135,6 +87,18 @@ def test_edits_of_an_evicted_session_were_not_spliced(tiny_service: ChatService)
         )
     assert [step.modes for step in steps] == [{}, {}, {"forget": 1}]
     assert [step.reasons for step in steps] == [{}, {}, {"evicted": 1}]
+
+
+def test_llama_cpp_does_every_mechanism_at_once(tiny_model: LoadedModel) -> None:
+    """Over simulated cells; over llama.cpp's own in tests/llama_cpp."""
+    model = SimulatedModel(num_cells=5 * 1024)
+    host = LlamaHost(model, HostConfig(max_batch=5, tapes=20))
+    service = ChatService(host, "simulated", tiny_model.tokenizer)
+    with InProcess(service, LlamaCppAdapter, {}) as backend, ThreadPoolExecutor(5) as pool:
+        played = pool.map(lambda name: episode(backend, name, f"run/{name.value}"), Mechanism)
+        check_mechanisms(dict(zip(Mechanism, played, strict=True)))
+    assert host.num_used == 0
+    assert not model.table
 
 
 def test_no_episode_profits_from_another(tiny_service: ChatService) -> None:
