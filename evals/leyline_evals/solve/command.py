@@ -216,12 +216,9 @@ def _registration(arms: Sequence[SolveArm], tasks: int, options: RunOptions) -> 
         rate=options.expect,
         icc=options.icc,
     )
-    from leyline_evals.solve.power import detectable
+    from leyline_evals.solve.power import told
 
-    found = detectable(
-        tasks, options.seeds, rate=options.expect, icc=options.icc, alpha=options.alpha
-    )
-    return asked.model_copy(update={"detectable": None if found is None else round(found, 3)})
+    return told(asked, tasks, options.seeds)
 
 
 def _halves(text: str) -> list[str]:

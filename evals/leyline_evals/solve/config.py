@@ -26,7 +26,8 @@ class Registration(BaseModel):
         alpha: the level of the test.
         rate: the solve rate expected, for the difference that can be seen.
         icc: how alike episodes of one task are expected to be, from 0 to 1.
-        detectable: the smallest difference found with a chance of `power`; None for none at all.
+        rise, fall: the smallest of either found with a chance of `power`; None for none at all.
+        detectable: the smaller of them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -37,6 +38,8 @@ class Registration(BaseModel):
     power: float = Field(0.8, gt=0, lt=1)
     rate: float = Field(0.5, gt=0, lt=1)
     icc: float = Field(0.3, ge=0, lt=1)
+    rise: float | None = None
+    fall: float | None = None
     detectable: float | None = None
     measure: Literal["solved"] = "solved"
     test: str = "exact permutation of the arms within tasks, seeds clustered, two-sided"

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 from leyline_evals.solve import words
 from leyline_evals.solve.config import Registration
 from leyline_evals.solve.errors import EvalError
-from leyline_evals.solve.power import detectable
+from leyline_evals.solve.power import told
 
 __all__ = ["EvalPlan", "tell"]
 
@@ -39,8 +39,7 @@ def tell(
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise EvalError(f"{first['loc'][0]}: {first['msg']}") from error
-    found = detectable(tasks, seeds, rate=expect, icc=icc, alpha=alpha, power=power)
-    made = asked.model_copy(update={"detectable": None if found is None else round(found, 3)})
+    made = told(asked, tasks, seeds)
     if json:
         plan = EvalPlan(tasks=tasks, seeds=seeds, registration=made)
         print(plan.model_dump_json(indent=2), flush=True)

@@ -2,7 +2,8 @@
 
 Runs are simulated: each task has a chance of its own to be solved, drawn around the expected rate;
 how far tasks differ is their `icc`, the correlation of two episodes of one task. The second arm's
-chances are raised, or lowered, by the difference in question on average.
+chances are raised, or lowered, by the difference in question on average: each task's by a part of
+what there is room for, drawn between none and all of it, for no policy does the same to every task.
 """
 
 from __future__ import annotations
@@ -14,12 +15,34 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["detectable", "power_of"]
+    from leyline_evals.solve.config import Registration
+
+__all__ = ["detectable", "power_of", "told"]
 
 RUNS = 1000
 STEPS = 9
 EXACT_CELLS = 20_000_000
 """Above so many entries the statistic's distribution is taken for normal: it nearly is, then."""
+
+
+def told(asked: Registration, tasks: int, seeds: int) -> Registration:
+    """A registration with the differences that so many tasks and seeds can see."""
+
+    def least(fall: bool) -> float | None:
+        found = detectable(
+            tasks,
+            seeds,
+            rate=asked.rate,
+            icc=asked.icc,
+            alpha=asked.alpha,
+            power=asked.power,
+            fall=fall,
+        )
+        return None if found is None else round(found, 3)
+
+    found = {"rise": least(fall=False), "fall": least(fall=True)}
+    known = [each for each in found.values() if each is not None]
+    return asked.model_copy(update={**found, "detectable": min(known, default=None)})
 
 
 def detectable(
@@ -30,21 +53,29 @@ def detectable(
     icc: float = 0.3,
     alpha: float = 0.05,
     power: float = 0.8,
+    fall: bool = False,
 ) -> float | None:
-    """The smallest difference of rates that is found with a chance of `power`, to about a point.
+    """The smallest rise of a rate that is found with a chance of `power`, to about a point.
 
-    The difference goes to where there is room: up from a rate below one half, down from one above.
+    Args:
+        tasks: how many.
+        seeds: episodes a task and arm.
+        rate: the solve rate expected.
+        icc: how alike episodes of one task are expected to be.
+        alpha: the level of the test.
+        power: the chance.
+        fall: the smallest fall instead.
 
     Returns:
         The difference, more than 0; None where not even the largest there can be is found.
     """
-    up = rate <= 0.5
-    low, high = 0.0, (1 - rate) if up else rate
-    if _power(tasks, seeds, rate, icc, high if up else -high, alpha) < power:
+    sign = -1 if fall else 1
+    low, high = 0.0, rate if fall else 1 - rate
+    if _power(tasks, seeds, rate, icc, sign * high, alpha) < power:
         return None
     for _ in range(STEPS):
         middle = (low + high) / 2
-        if _power(tasks, seeds, rate, icc, middle if up else -middle, alpha) < power:
+        if _power(tasks, seeds, rate, icc, sign * middle, alpha) < power:
             low = middle
         else:
             high = middle
@@ -68,11 +99,11 @@ def _power(
         chances = draw.beta(rate * spread, (1 - rate) * spread, size=shape)
     else:
         chances = np.full(shape, rate)
-    if difference >= 0:
-        others = chances + (1 - chances) * difference / (1 - rate)
-    else:
-        others = chances * (1 + difference / rate)
     uniform = draw.random((2, seeds, *shape))
+    room = 1 - rate if difference >= 0 else rate
+    mean = max(abs(difference) / room, 1e-9)
+    part = draw.random(shape) ** ((1 - mean) / mean)  # `mean` on average, from 0 to 1
+    others = chances + part * ((1 - chances) if difference >= 0 else -chances)
     first = (uniform[0] < chances).sum(axis=0)
     second = (uniform[1] < others).sum(axis=0)
     p_values = _p_values((second - first).astype(np.int64), seeds)

@@ -64,19 +64,33 @@ def plan(config: RunConfig) -> Iterator[str]:
 
 
 def seen(tasks: int, seeds: int, registered: Registration) -> str:
-    """The difference that a plan can see."""
+    """The differences that a plan can see."""
     shape = f"With {_many(tasks, 'task')} x {_many(seeds, 'seed')}"
     given = (
         f"{registered.power:.0%} of the time, at the level {registered.alpha:g}, if about "
-        f"{registered.rate:.0%} are solved and episodes of a task correlate by {registered.icc:g}"
+        f"{registered.rate:.0%} are solved, episodes of a task correlate by {registered.icc:g} and "
+        "tasks differ in the effect, too"
     )
     if registered.detectable is None:
         if 2 * 0.5**tasks > registered.alpha:
             why = f"the exact test of {_many(tasks, 'task')} is never below {2 * 0.5**tasks:.3g}"
             return f"{shape} no difference can be seen, however large: {why}. Add tasks."
         return f"{shape} no difference is seen ({given}). Add tasks."
-    points = registered.detectable * 100
-    return f"{shape} you can see differences above {points:.0f} points ({given})."
+    return f"{shape} you can see {_directions(registered)} ({given})."
+
+
+def _directions(registered: Registration) -> str:
+    """A rise, a fall, or both; of a run that an earlier Leyline planned, neither is known."""
+    each = (("rise", registered.rise, 1), ("fall", registered.fall, -1))
+    told = [
+        f"a {name} of {least * 100:.0f} points or more, to {registered.rate + sign * least:.0%}"
+        for name, least, sign in each
+        if least is not None
+    ]
+    if not told:
+        return f"differences above {(registered.detectable or 0) * 100:.0f} points"
+    missing = [f", but no {name}, however large" for name, least, _ in each if least is None]
+    return ", or ".join(told) + "".join(missing)
 
 
 def sat(path: Path, episodes: int, what: Sat) -> Iterator[str]:

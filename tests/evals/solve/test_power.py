@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leyline_evals.solve.power import _nearly, _p_values, detectable, power_of
+from leyline_evals.solve import words
+from leyline_evals.solve.config import Registration
+from leyline_evals.solve.power import _nearly, _p_values, detectable, power_of, told
 from leyline_evals.solve.statistics import permutation
 
 
@@ -38,9 +40,35 @@ def test_what_is_detectable_is_found_that_often() -> None:
 
 def test_a_high_rate_is_lowered() -> None:
     """Above a rate of 0.9 there is no room for a difference upwards."""
-    found = detectable(20, 4, rate=0.9, icc=0.1)
+    assert detectable(12, 4, rate=0.9) is None
+    found = detectable(20, 4, rate=0.9, icc=0.1, fall=True)
     assert found is not None
     assert found > 0.1
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.floats(0.3, 0.7), st.integers(16, 24))
+def test_a_fall_is_the_rise_of_what_is_not_solved(rate: float, tasks: int) -> None:
+    fall, rise = detectable(tasks, 4, rate=rate, fall=True), detectable(tasks, 4, rate=1 - rate)
+    assert fall is not None
+    assert 0 < fall <= rate
+    assert fall == pytest.approx(rise, abs=0.05)
+
+
+def test_an_effect_that_differs_between_tasks_is_harder_to_see() -> None:
+    assert power_of(12, 4, 0.3, rate=0.5, icc=0.0) < 0.73, "0.75 where all gain alike"
+
+
+def test_a_plan_says_both_directions_and_where_one_cannot_be_seen() -> None:
+    asked = Registration(first="a", second="b", rate=0.4)
+    both, rise = (words.seen(tasks, 4, told(asked, tasks, 4)) for tasks in (12, 8))
+    assert "a rise of 35 points or more, to 75%, or a fall of 32 points or more, to 8% (" in both
+    assert "a rise of 48 points or more, to 88%, but no fall, however large (80% of" in rise
+    five = told(asked, 5, 4)
+    assert (five.rise, five.fall, five.detectable) == (None, None, None)
+    assert "no difference can be seen" in words.seen(5, 4, five)
+    earlier = asked.model_copy(update={"detectable": 0.31})
+    assert "you can see differences above 31 points" in words.seen(12, 4, earlier)
 
 
 @settings(max_examples=25, deadline=None)
