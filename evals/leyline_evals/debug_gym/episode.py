@@ -23,7 +23,12 @@ if TYPE_CHECKING:
 __all__ = ["Episode"]
 
 STARTING = 120.0  # seconds: imports and the first evaluation, on a machine with much to do
+GRADING = 60.0  # seconds that the tests that decide may take at least
 CALLS = 6  # commands that one tool call may run, each as long as a step may take
+
+
+class _Failed(EvalError):
+    """The process told that something in it failed."""
 
 
 @dataclass
@@ -52,7 +57,9 @@ class Episode:
 
     def __post_init__(self) -> None:
         self._asked: talk.Asked | None = None
+        self._action = ""  # The last reply's; "" before the first.
         self._sent = 0.0
+        self._reached: LimitReached | None = None
 
     def run(self) -> Outcome:
         """Run and grade it.
@@ -60,35 +67,36 @@ class Episode:
         Raises:
             EvalError: something broke that says nothing about the model.
         """
-        reached: LimitReached | None = None
         try:
             with self._open() as box:
-                changes, reached = self._worked(box)
-        except ChildDied as error:
-            if self._asked is None:
+                changes = self._worked(box)
+        except (ChildDied, ChildSilent, _Failed) as error:
+            if not self._action:
                 raise
             return self._ruined(error)
-        return self._graded(changes, reached)
+        return self._graded(changes)
 
-    def _worked(self, box: Box) -> tuple[Changes, LimitReached | None]:
-        """What the agent changed, and the limit that ended it, if one did."""
+    def _worked(self, box: Box) -> Changes:
+        """What the agent changed."""
         box.send(self._task(box.folder))
         message = self._heard(box, STARTING + 2 * self.limits.step_seconds)
-        reached = None
         while "ask" in message:
             try:
-                box.send(self._answer(message["ask"]))
+                answer = self._answer(message["ask"])
             except LimitReached as error:
-                reached = error
-                box.send({"stop": True})
+                self._reached = error
+                answer = {"stop": True}
+            box.send(answer)
             message = self._heard(box, STARTING + CALLS * self.limits.step_seconds)
-        return message["done"]["changes"], reached
+        changes: Changes = message["done"]["changes"]
+        return changes
 
     def _answer(self, ask: dict[str, Any]) -> dict[str, Any]:
         """The model's reply to a prompt, and the call in it."""
         tools = ask["tools"] if self.driver.protocol == "tools" else None
         reply = self.model(ask["messages"], tools)
         self._asked = asked = talk.asked(reply, self.driver.protocol)
+        self._action = asked.action
         self._sent = self.now()
         return {"reply": reply, "call": asked.call, "problem": asked.problem}
 
@@ -96,7 +104,7 @@ class Episode:
         """The next message; the step it ends is written down."""
         message = box.receive(seconds)
         if "failed" in message:
-            raise EvalError(f"debug-gym failed: {message['failed']}")
+            raise _Failed(f"debug-gym failed: {message['failed']}")
         did = (message.get("ask") or message.get("done") or {}).get("did")
         self._recorded((did or {}).get("seconds", 0.0))
         return message
@@ -107,41 +115,43 @@ class Episode:
             self._asked = None
             self.record(self.model.step(asked.action, seconds, asked.reads, asked.writes))
 
-    def _ruined(self, error: ChildDied) -> Outcome:
-        """The sandbox is gone, and with it the repository: what the model asked for did that."""
-        assert self._asked is not None
-        detail = f"while {self._asked.action} was carried out {error}"
+    def _ruined(self, error: EvalError) -> Outcome:
+        """No repository came of it. The agent's doing can be the cause, so it counts."""
+        when = "after" if self._asked is None else "while"
+        detail = f"{when} {self._action} was carried out {error}"
         self._recorded(self.now() - self._sent)
-        return Outcome(ended=Ended.UNRESOLVED, detail=detail)
+        return self._outcome(False, detail)
 
-    def _graded(self, changes: Changes, reached: LimitReached | None) -> Outcome:
+    def _outcome(self, solved: bool, detail: str, made: str = "") -> Outcome:
+        """How it ended: with a limit only where it is not solved."""
+        ended = Ended.RESOLVED if solved else Ended.UNRESOLVED
+        if (reached := self._reached) is not None and not solved:
+            ended = Ended.TIMEOUT if reached.limit == "seconds" else Ended.LIMIT
+            detail = f"{reached}; {detail}"
+        return Outcome(ended=ended, detail=detail, patch=made)
+
+    def _graded(self, changes: Changes) -> Outcome:
         """Run the tests that decide on what the agent changed."""
         made = grading.patch(self.problem, changes)
         (self.folder / "patch.diff").write_text(made, "utf-8")
         solved, why = self._passes(grading.mended(self.problem, changes))
         if left := grading.left_out(self.problem, changes):
             why = f"{why}; not counted: {', '.join(left)}"
-        ended = Ended.RESOLVED if solved else Ended.UNRESOLVED
-        if reached is not None and not solved:
-            ended = Ended.TIMEOUT if reached.limit == "seconds" else Ended.LIMIT
-            why = f"{reached}; {why}"
-        return Outcome(ended=ended, detail=why, patch=made)
+        return self._outcome(solved, why, made)
 
     def _passes(self, files: dict[str, str]) -> tuple[bool, str]:
         """Whether a repository passes, and in a few words what the tests said."""
-        seconds = max(60.0, self.limits.step_seconds)
-        try:
-            with self._open() as box:
-                words = grading.arguments(self.problem)
-                grade = {"do": "grade", "arguments": words, "seconds": seconds}
-                box.send({**grade, "files": files, "folder": box.folder})
-                message = box.receive(seconds + STARTING)
-        except ChildDied as error:
-            if error.exceeded:
-                return False, f"the tests that decide: {error}"
-            raise
-        except ChildSilent as error:
-            return False, f"the tests that decide: {error}"
+        seconds = max(GRADING, self.limits.step_seconds)
+        words = grading.arguments(self.problem)
+        with self._open() as box:
+            grade = {"do": "grade", "arguments": words, "seconds": seconds}
+            box.send({**grade, "files": files, "folder": box.folder})
+            message = box.receive(STARTING)
+            if "began" in message:  # From here on what the agent wrote runs.
+                try:
+                    message = box.receive(seconds + STARTING)
+                except (ChildDied, ChildSilent) as error:
+                    return False, f"the tests that decide: {error}"
         if "failed" in message:
             raise EvalError(f"grading failed: {message['failed']}")
         told = message["graded"]

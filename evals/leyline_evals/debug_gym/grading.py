@@ -129,6 +129,13 @@ def _diff(before: str | None, after: str | None, path: str) -> Iterator[str]:
 
 
 def _counts(problem: Problem, path: str) -> bool:
+    """Whether a change is kept: allowed, and not in the place of a folder that grading fills."""
+    put = [*problem.hidden, *(one for one in problem.files if not _may_change(problem, one))]
+    in_place = any(one.startswith(f"{path}/") or path.startswith(f"{one}/") for one in put)
+    return _may_change(problem, path) and not in_place
+
+
+def _may_change(problem: Problem, path: str) -> bool:
     pure = PurePosixPath(path)
     if pure.is_absolute() or {"..", ".git"} & set(pure.parts) or DECIDING & set(pure.parts):
         return False

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +13,7 @@ from gym_runs import Run
 
 from leyline_agent.testing import tool_call
 from leyline_agent.testing.model import Reply
-from leyline_evals.debug_gym import boxes, episode
+from leyline_evals.debug_gym import boxes, episode, grading
 from leyline_evals.debug_gym.driver import DebugGym
 from leyline_evals.solve.child import ChildDied, ChildSilent
 from leyline_evals.solve.driver import Ended
@@ -193,10 +195,75 @@ def test_a_death_before_the_first_reply_does_not(
         run(driver, [])
 
 
-def test_silence_is_an_error_not_a_result(driver: DebugGym, run: Run) -> None:
-    episode.STARTING = 1.0
-    with pytest.raises(ChildSilent, match="said nothing for 1.6 s"):
-        run(driver, [tool_call("bash", command="time.sleep(99)")], step_seconds=0.1)
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        ("os.kill(os.getpid(), 19)", "debug-gym said nothing for 1.6 s"),
+        ("time.sleep(99)", "debug-gym said nothing for 1.6 s"),
+        ("os.chdir('/'); open('gone')", "debug-gym failed: .*FileNotFoundError.*gone"),
+        ("os.write(wire._out.fileno(), b'hm\\n')", "does not speak JSON"),
+    ],
+)
+def test_what_an_agent_can_have_caused_counts(
+    driver: DebugGym, run: Run, monkeypatch: pytest.MonkeyPatch, command: str, told: str
+) -> None:
+    monkeypatch.setattr(episode, "STARTING", 1.0)
+    outcome = run(driver, [tool_call("bash", command=command)], step_seconds=0.1)
+    assert outcome.ended is Ended.UNRESOLVED
+    assert re.match(f"(?s)while bash was carried out .*{told}", outcome.detail)
+    assert [step.action for step in run.steps] == ["bash"]
+
+
+def test_a_process_killed_while_the_model_thinks_counts(driver: DebugGym, run: Run) -> None:
+    late = "import threading; threading.Timer(0.5, os.kill, (os.getpid(), 9)).start()"
+    script = [tool_call("bash", command=late), lambda request: time.sleep(1.5) or "Hm."]
+    outcome = run(driver, script)
+    assert outcome.ended is Ended.UNRESOLVED
+    assert "died (signal 9" in outcome.detail
+
+
+def test_a_limit_that_had_been_reached_before_it_died_is_told(driver: DebugGym, run: Run) -> None:
+    late = "import threading; threading.Timer(0.5, os.kill, (os.getpid(), 9)).start()"
+    script = [tool_call("bash", command=f"{late}; time.sleep(1)")]
+    outcome = run(driver, script, steps=1)
+    assert outcome.ended is Ended.UNRESOLVED  # It died in the step, before the limit.
+    ends = "wire.read = lambda: os._exit(7)"
+    outcome = run(driver, [tool_call("bash", command=ends)], steps=1)
+    assert outcome.ended is Ended.LIMIT
+    assert outcome.detail.startswith("1 steps are over; after bash was carried out")
+
+
+@pytest.mark.parametrize("number", [9, 19])
+def test_a_program_that_stops_its_grading_is_unresolved(
+    driver: DebugGym, run: Run, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    (path,) = next(iter(driver._problems.values())).gold
+    code = f"import os, time\nos.kill(os.getppid(), {number})\ntime.sleep(9)\n"
+    monkeypatch.setattr(episode, "GRADING", 1.0)
+    monkeypatch.setattr(episode, "STARTING", 5.0)
+    script = [tool_call("edit", path=path, new_code=code), tool_call("submit")]
+    outcome = run(driver, script, step_seconds=1.0)
+    assert outcome.ended is Ended.UNRESOLVED
+    told = "died (signal 9" if number == 9 else "said nothing for 6 s"
+    assert outcome.detail.startswith("the tests that decide: debug-gym")
+    assert told in outcome.detail
+
+
+def test_grading_that_cannot_begin_is_an_error(
+    driver: DebugGym, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grading, "mended", lambda problem, changes: {"../out.py": ""})
+    with pytest.raises(EvalError, match=r"(?s)grading failed: .*out.py is not below"):
+        run(driver, [tool_call("submit")])
+
+
+def test_silence_before_the_first_reply_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run
+) -> None:
+    driver = stood_in(tmp_path, monkeypatch, "time.sleep(99)")
+    monkeypatch.setattr(episode, "STARTING", 1.0)
+    with pytest.raises(ChildSilent, match="said nothing for 1.2 s"):
+        run(driver, [], step_seconds=0.1)
 
 
 def test_bare_folders_are_removed(driver: DebugGym, run: Run, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from gym_runs import Run
 
 from leyline_agent.testing import tool_call
 from leyline_agent.testing.model import Reply
+from leyline_evals.debug_gym import episode
 from leyline_evals.debug_gym.driver import DebugGym
 from leyline_evals.solve import sandbox
 from leyline_evals.solve.driver import Ended
@@ -149,6 +150,26 @@ def test_who_kills_its_parent_ends_its_own_episode(run: Run, command: str) -> No
     assert outcome.ended is Ended.UNRESOLVED
     assert "while bash was carried out debug-gym died" in outcome.detail
     assert len(run.steps) == 1
+
+
+def test_who_stops_its_parent_ends_its_own_episode(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(episode, "STARTING", 20.0)
+    outcome = run(driver(), [tool_call("bash", command="kill -STOP $PPID")], step_seconds=2.0)
+    assert outcome.ended is Ended.UNRESOLVED
+    assert "while bash was carried out debug-gym said nothing for 32 s" in outcome.detail
+
+
+def test_who_kills_its_grading_is_unresolved(run: Run) -> None:
+    made = driver()
+    (task,) = made.tasks(())
+    (path,) = made._problems[task.id].gold
+    code = "import os\nif os.path.exists('hidden'):\n"
+    code += "    os.kill(os.getppid(), 9)\n"
+    outcome = run(made, [tool_call("edit", path=path, new_code=code), tool_call("submit")])
+    assert outcome.ended is Ended.UNRESOLVED
+    assert outcome.detail.startswith("the tests that decide: debug-gym died")
 
 
 def test_hidden_tests_the_network_and_this_machine_are_out_of_reach(run: Run) -> None:

@@ -45,6 +45,9 @@ def test_changes_are_graded_with_the_hidden_tests() -> None:
         "p/../../escape.py",
         "/etc/passwd",
         ".git/hooks/pre-commit",
+        "tests",
+        "hidden",
+        "hidden/test_m.py/x.py",
     ],
 )
 def test_what_decides_how_tests_run_is_put_back(path: str) -> None:

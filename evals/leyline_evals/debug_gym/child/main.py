@@ -30,7 +30,7 @@ def main() -> None:
         ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
     task = wire.read()
     try:
-        wire.write(graded(task) if task["do"] == "grade" else episode(task, wire))
+        wire.write(graded(task, wire) if task["do"] == "grade" else episode(task, wire))
     except Exception:
         wire.write({"failed": traceback.format_exc(limit=-4)})
     wire.read()
@@ -53,8 +53,8 @@ def episode(task: Mapping[str, Any], wire: Wire) -> dict[str, Any]:
     return {"done": {"changes": env.changes(), "did": parent.did, "passed": bool(env.resolved)}}
 
 
-def graded(task: Mapping[str, Any]) -> dict[str, Any]:
-    """Run the tests that decide."""
+def graded(task: Mapping[str, Any], wire: Wire) -> dict[str, Any]:
+    """Run the tests that decide; the parent is told before the first can do anything."""
     folder = Path(task["folder"])
     tree.write(folder, task["files"])
     told = {"PYTHONDONTWRITEBYTECODE": "1", "NO_COLOR": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
@@ -62,6 +62,7 @@ def graded(task: Mapping[str, Any]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as aside:
         (Path(aside) / deciding.TOKEN).write_text(token, "utf-8")
         words = [sys.executable, "-P", "-s", "-B", deciding.__file__, aside, *task["arguments"]]
+        wire.write({"began": True})
         done = shell.run(words, str(folder), {**os.environ, **told}, task["seconds"])
         verdict = _signed(Path(aside) / deciding.VERDICT, token)
     output = shell.cut(done.output, 20_000)
