@@ -16,8 +16,9 @@ from leyline_agent.policy import parse
 from leyline_evals.replay.arms import Arm
 from leyline_evals.replay.engines import Engines
 from leyline_evals.replay.errors import ReplayError
+from leyline_evals.replay.pool import Workers
 from leyline_evals.replay.records import Config
-from leyline_evals.replay.report import Machine, SkippedRecord
+from leyline_evals.replay.report import Machine, ReplayReport, SkippedRecord
 from leyline_evals.replay.runner import Progress, replay
 from leyline_evals.replay.workload import Workload
 
@@ -112,37 +113,54 @@ def compare(
     """
     if not config.tokens_only:
         raise ReplayError("several policies are compared with --tokens-only; a model runs for one")
-    engines, started = Engines.load(config.model, tokens_only=True), time.perf_counter()
+    started = time.perf_counter()
+    engines = Engines.load(config.model, tokens_only=True)
     rows: list[Row] = []
-    for policy in policies:
-        workload = Workload(files, limit)
-        own = config.model_copy(update={"policy": policy})
-        arms = (Arm.PREFIX_CACHE, Arm.FORGET) if _forgets(policy) else COLUMNS
-        report = replay(workload, own, engines, arms=arms, jobs=jobs, progress=progress).report
-        row = Row(
-            policy=policy,
-            prompt_tokens=report.arms[arms[0]].prompt_tokens,
-            compute_tokens={arm: report.arms[arm].compute_tokens for arm in arms},
-            edits=report.arms[arms[-1]].edits,
-            problems=report.problems,
-        )
-        rows.append(row)
-        yield (
-            row,
-            Comparison(
-                leyline=__version__,
-                model=config.model,
-                max_turns=config.max_turns,
-                fulfil=config.fulfil,
-                machine=report.machine,
-                seconds=round(time.perf_counter() - started, 2),
-                files=[file.name for file in files],
-                runs=len(report.runs),
-                turns=report.arms[arms[0]].turns,
-                skipped=report.skipped,
-                rows=rows,
-            ),
-        )
+    with Workers(config.model, jobs) as workers:
+        for policy in policies:
+            workload = Workload(files, limit)
+            own = config.model_copy(update={"policy": policy})
+            arms = (Arm.PREFIX_CACHE, Arm.FORGET) if _forgets(policy) else COLUMNS
+            report = replay(
+                workload, own, engines, arms=arms, workers=workers, progress=progress
+            ).report
+            rows.append(_row(report, arms))
+            seconds = round(time.perf_counter() - started, 2)
+            yield rows[-1], _so_far(report, arms, files, rows, seconds)
+
+
+def _row(report: ReplayReport, arms: Sequence[Arm]) -> Row:
+    return Row(
+        policy=report.config.policy,
+        prompt_tokens=report.arms[arms[0]].prompt_tokens,
+        compute_tokens={arm: report.arms[arm].compute_tokens for arm in arms},
+        edits=report.arms[arms[-1]].edits,
+        problems=report.problems,
+    )
+
+
+def _so_far(
+    report: ReplayReport,
+    arms: Sequence[Arm],
+    files: Sequence[Path],
+    rows: list[Row],
+    seconds: float,
+) -> Comparison:
+    """The rows, with what the report of the last one says of all."""
+    config = report.config
+    return Comparison(
+        leyline=__version__,
+        model=config.model,
+        max_turns=config.max_turns,
+        fulfil=config.fulfil,
+        machine=report.machine,
+        seconds=seconds,
+        files=[file.name for file in files],
+        runs=len(report.runs),
+        turns=report.arms[arms[0]].turns,
+        skipped=report.skipped,
+        rows=rows,
+    )
 
 
 def _forgets(policy: str) -> bool:

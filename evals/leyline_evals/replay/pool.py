@@ -9,6 +9,7 @@ import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from typing import Self
 
 from leyline_agent.policy import parse
 from leyline_evals.replay.arms import Arm
@@ -18,7 +19,7 @@ from leyline_evals.replay.play import play
 from leyline_evals.replay.records import ArmRun, Config
 from leyline_evals.replay.workload import Run
 
-__all__ = ["pooled"]
+__all__ = ["Workers"]
 
 # Reading stays this many runs a process ahead, so that none waits and memory stays bounded.
 AHEAD = 3
@@ -26,24 +27,48 @@ AHEAD = 3
 _engines: Engines | None = None  # of a worker process; set once, when it starts
 
 
-def pooled(
-    runs: Iterable[Run], left: Callable[[Run], Sequence[Arm]], config: Config, jobs: int
-) -> Iterator[tuple[Run, list[ArmRun]]]:
-    """Every run in the arms `left` says, played by `jobs` processes; in the order of the runs."""
-    waiting: deque[tuple[Run, Future[list[ArmRun]]]] = deque()
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, context, _start, (config.model,)) as pool:
+class Workers:
+    """Processes that count runs, for one replay or for several in turn.
+
+    They start with the first run, and remember between replays what they tokenized.
+
+    Args:
+        model: whose tokenizer they count with.
+        jobs: how many.
+    """
+
+    def __init__(self, model: str, jobs: int) -> None:
+        self.jobs = jobs
+        self._model = model
+        self._pool: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+    def play(
+        self, runs: Iterable[Run], left: Callable[[Run], Sequence[Arm]], config: Config
+    ) -> Iterator[tuple[Run, list[ArmRun]]]:
+        """Every run in the arms `left` says, in the order of the runs."""
+        if self._pool is None:
+            context = multiprocessing.get_context("spawn")
+            self._pool = ProcessPoolExecutor(self.jobs, context, _start, (self._model,))
+        waiting: deque[tuple[Run, Future[list[ArmRun]]]] = deque()
         try:
             for run in runs:
-                waiting.append((run, pool.submit(_play, run, left(run), config)))
-                if len(waiting) > AHEAD * jobs:
+                waiting.append((run, self._pool.submit(_play, run, left(run), config)))
+                if len(waiting) > AHEAD * self.jobs:
                     first, done = waiting.popleft()
                     yield first, done.result()
             while waiting:
                 first, done = waiting.popleft()
                 yield first, done.result()
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            for _, future in waiting:
+                future.cancel()
 
 
 def _start(model: str) -> None:

@@ -23,7 +23,7 @@ from leyline_evals.replay.errors import ReplayError
 from leyline_evals.replay.fulfil import fulfiller
 from leyline_evals.replay.memory import settled_memory
 from leyline_evals.replay.play import play
-from leyline_evals.replay.pool import pooled
+from leyline_evals.replay.pool import Workers
 from leyline_evals.replay.records import ArmRun, Config
 from leyline_evals.replay.report import Machine, ReplayReport, SkippedRecord
 from leyline_evals.replay.store import Store
@@ -79,6 +79,7 @@ def replay(
     keep: Path | None = None,
     resume: bool = False,
     jobs: int = 1,
+    workers: Workers | None = None,
     progress: Progress | None = None,
 ) -> Played:
     """Replay every run of a workload in every arm.
@@ -91,6 +92,7 @@ def replay(
         keep: a file that finished runs are written to (`outputs.beside`).
         resume: go on with what `keep` holds.
         jobs: processes, where only tokens are counted.
+        workers: processes that other replays use, too, in place of so many of its own.
         progress: is told how far it is.
 
     Raises:
@@ -105,9 +107,10 @@ def replay(
     store = Store(keep, config, resume=resume)
     started = time.perf_counter()
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
-    with settled_memory():
+    own = Workers(config.model, 1 if engines.model is not None else jobs)
+    with settled_memory(), own:
         whole = _Replay(config, engines, arms, store, progress or Silent())
-        results = whole.results(workload, 1 if engines.model is not None else jobs)
+        results = whole.results(workload, workers or own)
     made = totals.figures(results)
     report = ReplayReport(
         leyline=__version__,
@@ -133,14 +136,15 @@ class _Replay:
     store: Store
     progress: Progress
 
-    def results(self, workload: Workload, jobs: int) -> list[dict[Arm, ArmRun]]:
+    def results(self, workload: Workload, workers: Workers) -> list[dict[Arm, ArmRun]]:
         """Every run's results, those the store knows among them."""
         runs = iter(workload)
         first = list(itertools.islice(runs, WORTH_A_POOL))
-        pool = jobs > 1 and len(first) == WORTH_A_POOL
+        pool = workers.jobs > 1 and len(first) == WORTH_A_POOL
         every = itertools.chain(first, runs)
+        counted = workers.play(every, self._left, self.config) if pool else self._one_by_one(every)
         found = []
-        for run, played in self._pooled(every, jobs) if pool else self._one_by_one(every):
+        for run, played in counted:
             self.store.add(played)
             known = {arm: self.store.find(run, arm) for arm in self.arms}
             found.append({arm: result for arm, result in known.items() if result is not None})
@@ -150,9 +154,6 @@ class _Replay:
     def _left(self, run: Run) -> list[Arm]:
         """The arms this run is still to be played in."""
         return [arm for arm in self.arms if self.store.find(run, arm) is None]
-
-    def _pooled(self, runs: Iterable[Run], jobs: int) -> Iterator[tuple[Run, list[ArmRun]]]:
-        return pooled(runs, self._left, self.config, jobs)
 
     def _one_by_one(self, runs: Iterable[Run]) -> Iterator[tuple[Run, list[ArmRun]]]:
         self.engines.warm_up()

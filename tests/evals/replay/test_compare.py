@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,9 @@ from leyline_agent.cli import main
 from leyline_agent.errors import LeylineError
 from leyline_agent.question import Answered
 from leyline_evals.replay import fulfil as fulfillers
+from leyline_evals.replay import pool
 from leyline_evals.replay.arms import ALL_ARMS, Arm
-from leyline_evals.replay.compare import Comparison, expanded
+from leyline_evals.replay.compare import Comparison, compare, expanded
 from leyline_evals.replay.engines import Engines
 from leyline_evals.replay.errors import ReplayError
 from leyline_evals.replay.fulfil import fulfiller
@@ -62,6 +64,26 @@ def test_one_table_of_several_policies(
         assert row.prompt_tokens < keep_all.prompt_tokens
         assert computed[Arm.AMORTIZE] <= computed[Arm.REPAIR] < computed[Arm.PREFIX_CACHE]
         assert row.problems == []
+
+
+def test_processes_are_started_once_for_all_policies(
+    runs_file: Runs, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[int] = []
+
+    def counted(jobs: int, *rest: object) -> ProcessPoolExecutor:
+        started.append(jobs)
+        return ProcessPoolExecutor(jobs, *rest)  # type: ignore[call-overload, no-any-return]
+
+    monkeypatch.setattr(pool, "ProcessPoolExecutor", counted)
+    files = [runs_file(2, 5, 3, 6, 2, 4, 3, 2, 7)]
+    config = Config(policy="", model=str(tiny_folder), tokens_only=True)
+    policies = ["keep_all", "keep_last:n=2"]
+    alone, pooled = (
+        [row for row, _ in compare(policies, files, None, config, jobs=jobs)] for jobs in (1, 2)
+    )
+    assert pooled == alone
+    assert started == [2]
 
 
 def test_a_policy_that_forgets_has_one_figure_for_both_ways_of_splicing(
