@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
+from vllm_answers import CLOSE, apart, tops
 from vllm_server import Server
 from vllm_texts import edit, runs, spliced, words
 
@@ -137,8 +138,16 @@ def test_a_worker_that_fails_half_way(server: Server, source: tuple[str, str]) -
     assert told.prefilled >= len(B) + len(Q)
     plain = server.complete(PROMPT, salt="plain", logprobs=20)
     assert failed["choices"][0]["token_ids"] == plain["choices"][0]["token_ids"]
-    again, _ = server.ask(PROMPT, edit(handle, *KEPT, session=session), salt=session)
-    assert again.reason == "asked"
+    _, again = server.ask(PROMPT, asked, salt=session, logprobs=20)
+    other, _ = server.ask(WHOLE, Ask(session="whole"), salt="whole")
+    spliced_asked = edit(other.handle, *KEPT, session="whole")
+    told, whole = server.ask(PROMPT, spliced_asked, salt="whole", logprobs=20)
+    assert told.reused_spliced == len(B)
+    # What was computed in the end is found again, or it is copied, whole: never half of it.
+    assert apart(tops(failed), tops(plain)) < CLOSE
+    assert min(apart(tops(again), tops(one)) for one in (plain, whole)) < CLOSE
+    canonical = server.complete(PROMPT, salt=session, logprobs=20)
+    assert apart(tops(canonical), tops(plain)) < CLOSE
     check_alive(server)
 
 
@@ -170,23 +179,44 @@ def test_sources_that_made_room(server: Server, source: tuple[str, str]) -> None
     check_alive(server)
 
 
-def test_many_at_once_with_too_little_memory(server: Server, source: tuple[str, str]) -> None:
-    """Requests that do not fit together are preempted and resumed; each gets its own tokens."""
+def test_requests_that_are_preempted(server: Server, source: tuple[str, str]) -> None:
+    """Two long requests are under way, then edits that grow: they give way, and go on later."""
     session, handle = source
     asked = edit(handle, *KEPT, session=session)
-    alone = server.complete(PROMPT, asked, salt=session, tokens=8, ignore_eos=True)
-    barrier = threading.Barrier(6)
+    alone = server.complete(PROMPT, asked, salt=session, logprobs=20)
+    under_way = threading.Semaphore(0)
 
-    def one(number: int) -> Any:
-        barrier.wait()
-        if number % 2:
-            return server.complete([9 + number, *words(900, 50)], tokens=60, ignore_eos=True)
-        return server.complete(PROMPT, asked, salt=session, tokens=8, ignore_eos=True)
+    def long(number: int) -> int:
+        body = {
+            "model": server.model, "prompt": [9 + number, *words(1590, 0), *words(300, 0)],
+            "max_tokens": 120, "ignore_eos": True, "stream": True,
+        }  # fmt: skip
+        url, tokens = f"{server.url}/v1/completions", 0
+        with httpx.stream("POST", url, json=body, timeout=300) as response:
+            for line in response.iter_lines():
+                if line.startswith("data: {"):
+                    tokens += 1
+                    under_way.release()
+        return tokens
+
+    def edited(_: int) -> Any:
+        return server.complete(
+            PROMPT, asked, salt=session, tokens=100, ignore_eos=True, logprobs=20
+        )
 
     with ThreadPoolExecutor(6) as pool:
-        answers = list(pool.map(one, range(6)))
-    wanted = alone["choices"][0]["token_ids"]
-    assert [a["choices"][0]["token_ids"][:3] for a in answers[::2]] == [wanted[:3]] * 3
+        longs = [pool.submit(long, number) for number in range(2)]
+        for _ in range(3):  # the second is through its prompt with the third token of both
+            assert under_way.acquire(timeout=120)
+        answers = list(pool.map(edited, range(4)))
+        assert all(one.result() >= 100 for one in longs)
+    told = [server.told(answer) for answer in answers]
+    assert any("preempted" in one.detail for one in told), told
+    for one, answer in zip(told, answers, strict=True):
+        assert len(answer["choices"][0]["token_ids"]) == 100
+        if one.reused_spliced >= len(B):
+            assert apart(tops(answer), tops(alone)) < CLOSE
+    assert server.complete(PROMPT, asked, salt=session)["kv_transfer_params"]
     check_alive(server)
 
 

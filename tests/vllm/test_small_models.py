@@ -73,6 +73,10 @@ def found(models: Path) -> dict[str, Any]:
     """What each of the servers told."""
     llama = model(models / "llama", "llama", **SMALL)
     windows = model(models / "mistral", "mistral", **SMALL, sliding_window=64)
+    hybrid = model(
+        models / "gemma", "gemma3_text", **SMALL | {"num_hidden_layers": 2}, sliding_window=64,
+        layer_types=["sliding_attention", "full_attention"], query_pre_attn_scalar=32,
+    )  # fmt: skip
     latents = model(models / "latents", "deepseek_v2", **MLA)
     leyline = TRANSFER | {"kv_connector": "LeylineConnector"}
     leyline["kv_connector_module_path"] = "leyline_adapters.vllm.connector"
@@ -88,6 +92,7 @@ def found(models: Path) -> dict[str, Any]:
     cases = [
         {"name": "llama", "model": llama, **plain},
         {"name": "windows", "model": windows, **plain},
+        {"name": "hybrid", "model": hybrid, **plain},
         {"name": "latents", "model": latents, **plain},
         {"name": "quantised", "model": llama, "connector": leyline,
          "options": {"dtype": "bfloat16", "kv_cache_dtype": "fp8"}},
@@ -126,6 +131,7 @@ def test_a_small_model_splices(found: dict[str, Any]) -> None:
     ("name", "reason", "said"),
     [
         ("windows", "layer_kind", "window"),
+        ("hybrid", "layer_kind", "not all kept in one table"),
         ("quantised", "engine_cannot_splice", "quantised"),
         ("beside", "engine_cannot_splice", "another KV connector"),
         ("lora", "engine_cannot_splice", "LoRA"),

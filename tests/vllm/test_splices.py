@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from engine_cases import amortized_by
+from vllm_answers import CLOSE, apart, tops
 from vllm_server import BLOCK, Server
 from vllm_texts import edit, runs, spliced, words
 
@@ -19,22 +20,7 @@ from leyline_agent.serving.models.rope import RopeSpec
 A, X, B, Q = words(130, 0), words(170, 700), words(260, 130), words(12, 1000)
 WHOLE = A + X + B
 KEPT = ((0, len(A)), (len(A) + len(X), len(WHOLE)))
-CLOSE = 0.25  # Largest difference of a log-probability that bfloat16 explains here.
 SAME = 0.05  # The same keys, turned once by the same angle.
-
-
-def tops(answer: dict[str, Any]) -> dict[str, float]:
-    """The log-probabilities of the likeliest next tokens."""
-    found: dict[str, float] = answer["choices"][0]["logprobs"]["top_logprobs"][0]
-    return found
-
-
-def apart(left: dict[str, float], right: dict[str, float]) -> float:
-    """The largest difference of tokens that both name; infinite when they share fewer than 3."""
-    both = left.keys() & right.keys()
-    if len(both) < 3:
-        return float("inf")
-    return max(abs(left[token] - right[token]) for token in both)
 
 
 @cache

@@ -14,13 +14,18 @@ sources, `model_types` adds models to those whose keys move.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import vllm
-from vllm.distributed.kv_transfer import get_kv_transfer_group
-from vllm.distributed.kv_transfer.kv_connector.v1.base import (
+
+from leyline_adapters.vllm import versions
+
+versions.check(vllm.__version__)  # Before what other releases have elsewhere, or not at all.
+
+from vllm.distributed.kv_transfer import get_kv_transfer_group  # noqa: E402
+from vllm.distributed.kv_transfer.kv_connector.v1.base import (  # noqa: E402
     KVConnectorBase_V1,
     KVConnectorHandshakeMetadata,
     KVConnectorMetadata,
@@ -28,15 +33,14 @@ from vllm.distributed.kv_transfer.kv_connector.v1.base import (
     KVConnectorWorkerMetadata,
     SupportsHMA,
 )
-from vllm.v1.request import RequestStatus
+from vllm.v1.request import RequestStatus  # noqa: E402
 
-from leyline_adapters.vllm import versions
-from leyline_adapters.vllm.refusals import Refusal, of_server
-from leyline_adapters.vllm.scheduling import SchedulerSide
-from leyline_adapters.vllm.transfer import Load
-from leyline_adapters.vllm.wire import KEY
-from leyline_adapters.vllm.working import WorkerSide
-from leyline_agent.receipt import Reason
+from leyline_adapters.vllm.refusals import Refusal, of_server  # noqa: E402
+from leyline_adapters.vllm.scheduling import SchedulerSide  # noqa: E402
+from leyline_adapters.vllm.transfer import Load  # noqa: E402
+from leyline_adapters.vllm.wire import KEY  # noqa: E402
+from leyline_adapters.vllm.working import WorkerSide  # noqa: E402
+from leyline_agent.receipt import Reason  # noqa: E402
 
 __all__ = ["LeylineConnector"]
 
@@ -80,7 +84,6 @@ class LeylineConnector(KVConnectorBase_V1, SupportsHMA):
     """Serves what `kv_transfer_params["leyline"]` asks; other requests pass through untouched."""
 
     def __init__(self, vllm_config: Any, role: KVConnectorRole, kv_cache_config: Any) -> None:
-        versions.check(vllm.__version__)
         super().__init__(vllm_config=vllm_config, role=role, kv_cache_config=kv_cache_config)
         # The default would fail a request whose splice failed, instead of prefilling it.
         self._kv_transfer_config.kv_load_failure_policy = "recompute"
@@ -91,8 +94,9 @@ class LeylineConnector(KVConnectorBase_V1, SupportsHMA):
 
     def _make_scheduler_side(self) -> SchedulerSide:
         config, caches = self._vllm_config, self._kv_cache_config
+        groups = caches.kv_cache_groups  # Of several, or none, nothing is spliced.
         return SchedulerSide(
-            block_size=caches.kv_cache_groups[0].kv_cache_spec.block_size,
+            block_size=groups[0].kv_cache_spec.block_size if groups else 1,
             max_model_len=config.model_config.max_model_len,
             share=float(
                 self._kv_transfer_config.get_from_extra_config("pinned_share", PINNED_SHARE)
@@ -126,8 +130,9 @@ class LeylineConnector(KVConnectorBase_V1, SupportsHMA):
 
     def update_state_after_alloc(self, request: Any, blocks: Any, num_external_tokens: int) -> None:
         """A request has its blocks."""
-        (block_ids,) = blocks.get_block_ids()
-        self.scheduler_side.allocated(request, block_ids, num_external_tokens)
+        self.scheduler_side.allocated(
+            request, _of_one_group(blocks.get_block_ids()), num_external_tokens
+        )
 
     def build_connector_meta(self, scheduler_output: Any) -> KVConnectorMetadata:
         """This step's copies."""
@@ -150,7 +155,8 @@ class LeylineConnector(KVConnectorBase_V1, SupportsHMA):
             RequestStatus.FINISHED_ERROR,
             RequestStatus.FINISHED_IGNORED,
         )
-        told = self.scheduler_side.finished(request, block_ids[0], aborted=aborted)
+        own = _of_one_group(block_ids)
+        told = self.scheduler_side.finished(request, own, aborted=aborted)
         return False, None if told is None else {KEY: told.model_dump()}
 
     def request_finished(
@@ -206,3 +212,8 @@ class LeylineConnector(KVConnectorBase_V1, SupportsHMA):
 
     def wait_for_save(self) -> None:
         """Nothing is saved."""
+
+
+def _of_one_group(block_ids: Sequence[list[int]]) -> list[int]:
+    """A request's blocks; models with several kinds of layers have a list for each, to refuse."""
+    return block_ids[0] if len(block_ids) == 1 else []

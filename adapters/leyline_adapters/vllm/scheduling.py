@@ -198,6 +198,8 @@ class SchedulerSide:
             self._unplan(turn)
         if turn.reused is None:
             turn.reused = turn.local + num_external
+        elif num_external:  # Preempted, and resumed with more than it had found at first.
+            turn.reused = max(turn.reused, turn.local + num_external)
 
     def take_loads(self) -> tuple[Load, ...]:
         """The loads of this step."""

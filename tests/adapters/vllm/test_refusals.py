@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+import importlib
+import sys
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -101,3 +103,13 @@ def test_known_releases(version: str) -> None:
 def test_unknown_releases_are_refused_with_what_to_do(version: str) -> None:
     with pytest.raises(AdapterError, match=r"supported: 0\.32\.x .*without --kv-transfer-config"):
         versions.check(version)
+
+
+def test_an_unknown_release_is_refused_before_what_it_lacks_is_missed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    other = ModuleType("vllm")
+    other.__version__ = "0.99.0"  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "vllm", other)
+    with pytest.raises(AdapterError, match=r"does not know vLLM 0\.99\.0; supported: 0\.32"):
+        importlib.import_module("leyline_adapters.vllm.connector")

@@ -194,6 +194,29 @@ def test_a_preempted_request_is_planned_again(scheduler: Scheduler, source: str)
     assert told.detail == "preempted 1 times"
 
 
+def test_what_a_resumed_request_finds_is_told(scheduler: Scheduler, source: str) -> None:
+    """At first there was no room for the copy; the KV it ends with is spliced all the same."""
+    made = request(EDITED, cut(source, 10, 17, 30))
+    scheduler.side.admit(made)
+    others = scheduler.pool.take(scheduler.pool.get_num_free_blocks() - 6)
+    assert scheduler.side.matched(made, 8) == 0
+    block_ids = scheduler.pool.take(6)
+    scheduler.side.allocated(made, block_ids, 0)
+    scheduler.pool.give_back(block_ids + others)
+    made.num_preemptions = 1
+    assert scheduler.side.matched(made, 8) == 15
+    block_ids = scheduler.pool.take(7)
+    scheduler.side.allocated(made, block_ids, 15)
+    scheduler.side.take_loads()
+    scheduler.side.loaded([made.request_id])
+    sampled(made, 1)
+    told = scheduler.side.finished(made, block_ids, aborted=False)
+    assert (told.reused_exact, told.reused_spliced, told.spliced_from) == (10, 13, 10)
+    assert told.reason == "evicted"
+    next_one, _ = scheduler.run(request([*EDITED, 1, 9], cut(told.handle, 25, 25, 25)))
+    assert (next_one.reused_exact, next_one.reused_spliced) == (10, 15)
+
+
 @pytest.mark.parametrize("when", ["admitted", "planned", "loading"])
 def test_an_abort_leaves_nothing_pinned(scheduler: Scheduler, source: str, when: str) -> None:
     free = scheduler.pool.get_num_free_blocks()
