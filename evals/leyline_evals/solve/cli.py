@@ -72,9 +72,7 @@ def resume(
     workers: Annotated[int, typer.Option("--workers", "-w", min=1, help="Episodes at once.")] = 1,
     for_: Annotated[
         str | None,
-        typer.Option(
-            "--for", metavar="TIME", help="Begin no episode that would end later: 90m, 2h, 45s."
-        ),
+        typer.Option("--for", metavar="TIME", help="End the sitting after so long: 90m, 2h, 45s."),
     ] = None,
     retry_errors: Annotated[
         bool, typer.Option("--retry-errors", help="Run again what ended in an error.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -108,7 +109,7 @@ def sit(
         EvalError: another process is at it, a task has changed, or a mechanism cannot be had.
         EngineError: the model cannot be loaded.
     """
-    config = folder.config
+    config, began = folder.config, time.monotonic()
     with folder.locked(), Bar(config.size, len(folder.rows())) as bar:
         bar.say("loading")
         tasks = tasks_of(driver, folder)
@@ -124,6 +125,8 @@ def sit(
                     machine=_machine(),
                 )
             )
+            if seconds is not None:
+                seconds -= time.monotonic() - began  # Loading is a part of the sitting.
             sitter = Sitter(folder, driver, tasks, backend, number, seconds, retry_errors, bar)
             sat = sitter.run(workers)
         if isinstance(driver, Finishing):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -33,7 +32,7 @@ class EpisodeModel:
         call: makes the calls.
         limits: what the episode may take.
         sampling: keyword arguments of every call; the seed among them.
-        stop: set when the sitting ends now.
+        is_over: whether the sitting ends now.
         now: the clock, in seconds.
     """
 
@@ -43,14 +42,14 @@ class EpisodeModel:
         call: Call,
         limits: Limits,
         sampling: Mapping[str, Any] | None = None,
-        stop: threading.Event | None = None,
+        is_over: Callable[[], bool] = lambda: False,
         now: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.session = session
         self._call = call
         self._limits = limits
         self._sampling = dict(sampling or {})
-        self._stop = stop or threading.Event()
+        self._is_over = is_over
         self._now = now
         self._began = now()
         self._steps = 0
@@ -136,7 +135,7 @@ class EpisodeModel:
 
     def _check(self) -> None:
         """Raise where no further reply may be asked for."""
-        if self._stop.is_set():
+        if self._is_over():
             raise Interrupted("the sitting ends; the episode is run again in the next one")
         limits, spent = self._limits, self._now() - self._began
         if self._steps >= limits.steps:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import threading
 import time
 import traceback
@@ -66,6 +65,7 @@ class Sat:
         done: episodes it finished, those in error included.
         errors: of them.
         left: episodes of the plan without a row, or with an error.
+        cut: episodes that were under way when the time was up; they have no row.
         commonest: what most of the errors say.
         failed: turns in which a policy raised, by "its name: what it raised most often".
     """
@@ -73,6 +73,7 @@ class Sat:
     done: int
     errors: int
     left: int
+    cut: int = 0
     commonest: str = field(default="", compare=False)
     failed: Mapping[str, int] = field(default_factory=dict, compare=False)
 
@@ -107,7 +108,8 @@ class Sitter:
         tasks: by id.
         backend: where the model is.
         number: of the sitting, from 1.
-        seconds: no episode begins that would, by what others took, end later; the first does.
+        seconds: no episode begins that would, by the longest before, end later, and none goes on
+            longer; the first does both.
         retry_errors: run again what ended in an error.
         progress: is told.
     """
@@ -126,7 +128,8 @@ class Sitter:
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._began = time.monotonic()
-        self._started = 0
+        self._first: Cell | None = None
+        self._cut = 0
         self._problem: BaseException | None = None
         self._made: list[EpisodeRow] = []
         self._left = self._unfinished()
@@ -154,6 +157,7 @@ class Sitter:
             done=len(self._made),
             errors=errors.total(),
             left=self.folder.config.size - counted,
+            cut=self._cut,
             commonest=errors.most_common(1)[0][0] if errors else "",
             failed=failed,
         )
@@ -170,7 +174,9 @@ class Sitter:
             while (cell := self._next()) is not None:
                 row = self._episode(cell)
                 with self._lock:
-                    if row is not None:
+                    if row is None:
+                        self._cut += 1
+                    else:
                         self.folder.add(row)
                         self._rows[row.key] = row
                         self._made.append(row)
@@ -200,16 +206,23 @@ class Sitter:
                 return None
             cell = next(self._left, None)
             if cell is not None:
-                self._started += 1
+                self._first = self._first or cell
                 self.progress.begun(cell)
             return cell
 
     def _time_is_up(self) -> bool:
-        if self.seconds is None or not self._started:
+        if self.seconds is None or self._first is None:
             return False  # However short the sitting, something is done in it.
-        took = [row.wall_seconds for row in self._rows.values() if row.counts]
-        usual = statistics.median(took) if took else 0.0
-        return time.monotonic() - self._began + usual > self.seconds
+        longest = max((row.wall_seconds for row in self._rows.values() if row.counts), default=0.0)
+        return self._past(self.seconds - longest)
+
+    def _past(self, seconds: float) -> bool:
+        return time.monotonic() - self._began > seconds
+
+    def is_over(self, cell: Cell) -> bool:
+        """Whether an episode is to be given up, without a row."""
+        is_late = self.seconds is not None and cell != self._first and self._past(self.seconds)
+        return is_late or self._stop.is_set()
 
     def _episode(self, cell: Cell) -> EpisodeRow | None:
         """One episode's row; None where it was given up."""
@@ -271,7 +284,7 @@ class _Episode:
             ended = Ended.TIMEOUT if error.limit == "seconds" else Ended.LIMIT
             return Outcome(ended=ended, detail=str(error))
         except (Exception, SystemExit) as error:  # Whatever a driver, a tool or a server does.
-            if self.sitter._stop.is_set():
+            if self.sitter.is_over(self.cell):
                 raise Interrupted("the sitting ends") from error
             cause = f"{type(error).__name__}: {error}"
             told = f"{cause}\n\n{traceback.format_exc()}"
@@ -296,7 +309,11 @@ class _Episode:
                 recall=config.model.recall or None,
             )
             model = EpisodeModel(
-                session, channel.call, config.limits, self._sampling(), sitter._stop
+                session,
+                channel.call,
+                config.limits,
+                self._sampling(),
+                is_over=lambda: sitter.is_over(cell),
             )
             try:
                 return sitter.driver.run(

@@ -97,6 +97,9 @@ def sat(path: Path, episodes: int, what: Sat) -> Iterator[str]:
     """What a sitting did, and what to do next."""
     done = _many(what.done, "episode")
     yield f"{done} done in this sitting; {episodes - what.left} of {episodes} count."
+    if what.cut:
+        under_way = f"{_many(what.cut, 'episode')} {'was' if what.cut == 1 else 'were'} under way"
+        yield f"{under_way} when the time was up; the next sitting begins such anew."
     if what.errors:
         yield (
             f"{what.errors} ended in an error and count{'s' if what.errors == 1 else ''} for "

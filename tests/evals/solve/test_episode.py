@@ -160,7 +160,7 @@ def test_an_answer_that_is_no_completion_is_the_models_failure() -> None:
 
 def test_a_sitting_that_ends_stops_the_episode() -> None:
     stop = threading.Event()
-    model = model_of("a", stop=stop)
+    model = model_of("a", is_over=stop.is_set)
     model([TASK])
     stop.set()
     with pytest.raises(Interrupted):

@@ -163,9 +163,28 @@ def test_time_that_is_up_begins_no_episode_but_the_first(planned: Planned) -> No
 
 def test_no_episode_begins_that_would_end_too_late(planned: Planned) -> None:
     folder, driver = planned(num_tasks=4)
-    for cell in list(cells(folder.config))[:3]:
-        folder.add(EpisodeRow.of(cell, Ended.RESOLVED, [], wall_seconds=100.0))
-    assert sitter(folder, driver, seconds=50.0).run(1).done == 1, "others took 100 seconds"
+    for cell, took in zip(cells(folder.config), (1.0, 1.0, 100.0), strict=False):
+        folder.add(EpisodeRow.of(cell, Ended.RESOLVED, [], wall_seconds=took))
+    assert sitter(folder, driver, seconds=50.0).run(1).done == 1, "one took 100 seconds"
+
+
+def slow(model: Model) -> Outcome:
+    messages = [{"role": "user", "content": "go"}]
+    while True:
+        messages += [model(messages), {"role": "user", "content": "and now?"}]
+        time.sleep(0.15)
+
+
+def test_what_runs_past_the_time_is_ended_and_run_again(planned: Planned) -> None:
+    """All but the first, which ends by its limit of ten steps."""
+    folder, driver = planned(num_tasks=1, seeds=1)
+    sat = sitter(folder, Misbehaving(slow, **driver.options), seconds=0.75).run(workers=3)
+    assert sat == Sat(done=1, errors=0, left=2, cut=2)
+    [row] = folder.rows().values()
+    assert row.ended is Ended.LIMIT
+    assert row.key[0] == next(cells(folder.config)).arm.name
+    assert sitter(folder, driver).run(workers=1) == Sat(done=2, errors=0, left=0)
+    assert len(lines(folder.path / "episodes.jsonl")) == 3
 
 
 class Interrupting(Silent):
