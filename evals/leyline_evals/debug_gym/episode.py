@@ -69,15 +69,15 @@ class Episode:
         """
         try:
             with self._open() as box:
-                changes = self._worked(box)
+                changes, unread = self._worked(box)
         except (ChildDied, ChildSilent, _Failed) as error:
             if not self._action:
                 raise
             return self._ruined(error)
-        return self._graded(changes)
+        return self._graded(changes, unread)
 
-    def _worked(self, box: Box) -> Changes:
-        """What the agent changed."""
+    def _worked(self, box: Box) -> tuple[Changes, list[str]]:
+        """What the agent changed, and what of it was not read, in words."""
         box.send(self._task(box.folder))
         message = self._heard(box, STARTING + 2 * self.limits.step_seconds)
         while "ask" in message:
@@ -88,8 +88,7 @@ class Episode:
                 answer = {"stop": True}
             box.send(answer)
             message = self._heard(box, STARTING + CALLS * self.limits.step_seconds)
-        changes: Changes = message["done"]["changes"]
-        return changes
+        return message["done"]["changes"], message["done"]["left"]
 
     def _answer(self, ask: dict[str, Any]) -> dict[str, Any]:
         """The model's reply to a prompt, and the call in it."""
@@ -130,12 +129,12 @@ class Episode:
             detail = f"{reached}; {detail}"
         return Outcome(ended=ended, detail=detail, patch=made)
 
-    def _graded(self, changes: Changes) -> Outcome:
+    def _graded(self, changes: Changes, unread: list[str]) -> Outcome:
         """Run the tests that decide on what the agent changed."""
         made = grading.patch(self.problem, changes)
         (self.folder / "patch.diff").write_text(made, "utf-8")
         solved, why = self._passes(grading.mended(self.problem, changes))
-        if left := grading.left_out(self.problem, changes):
+        if left := [*grading.left_out(self.problem, changes), *unread]:
             why = f"{why}; not counted: {', '.join(left)}"
         return self._outcome(solved, why, made)
 

@@ -34,14 +34,14 @@ def episode(task, wire):
         wire.write({"ask": {"messages": messages, "tools": [], "did": did}})
         answer = wire.read()
         if "stop" in answer:
-            return {"done": {"changes": changes, "did": None, "passed": False}}
+            return {"done": {"changes": changes, "left": [], "did": None}}
         call, did = answer["call"], {"seconds": 0.25}
         if call is not None and call["name"] == "bash":
             exec(call["arguments"]["command"])
         if call is not None and call["name"] == "edit":
             changes[call["arguments"]["path"]] = call["arguments"]["new_code"]
         if call is not None and call["name"] == "submit":
-            return {"done": {"changes": changes, "did": did, "passed": False}}
+            return {"done": {"changes": changes, "left": ["big/"], "did": did}}
         said = answer["problem"] or "done"
         result = {"role": "tool", "tool_call_id": call["id"]} if call else {"role": "user"}
         messages += [answer["reply"], {**result, "content": said}]
@@ -83,7 +83,7 @@ def gold(driver: DebugGym) -> list[Reply]:
 def test_gold_is_resolved_by_the_hidden_tests(driver: DebugGym, run: Run) -> None:
     outcome = run(driver, [tool_call("view", path="a.py"), *gold(driver)])
     assert outcome.ended is Ended.RESOLVED
-    assert outcome.detail == "3 of 3 tests passed"
+    assert outcome.detail == "3 of 3 tests passed; not counted: big/"
     assert (run.folder / "patch.diff").read_text() == outcome.patch
     assert "3 passed" in (run.folder / "grading.txt").read_text()
     assert [(step.action, step.tool_seconds) for step in run.steps] == [
@@ -137,7 +137,7 @@ def test_a_plugin_that_an_agent_installs_is_not_loaded(driver: DebugGym, run: Ru
         ),
     ]
     outcome = run(driver, [*script, *gold(driver)])
-    assert (outcome.ended, outcome.detail) == (Ended.RESOLVED, "3 of 3 tests passed")
+    assert outcome.ended is Ended.RESOLVED
 
 
 def test_where_the_number_of_tests_is_unknown_the_programs_skip_is_no_pass(
@@ -158,7 +158,7 @@ def test_where_the_number_of_tests_is_unknown_the_programs_skip_is_no_pass(
     assert outcome.ended is Ended.RESOLVED
     outcome = run(driver, [tool_call("edit", path="m.py", new_code=cheat), tool_call("submit")])
     assert outcome.ended is Ended.UNRESOLVED
-    assert outcome.detail == "1 tests passed, but not test_m.py::test_b"
+    assert outcome.detail.startswith("1 tests passed, but not test_m.py::test_b")
 
 
 def test_a_limit_is_graded_and_named(driver: DebugGym, run: Run) -> None:

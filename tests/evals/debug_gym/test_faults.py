@@ -201,6 +201,14 @@ def test_a_test_that_cheats_is_put_back(run: Run) -> None:
     assert "not counted: conftest.py, tests/" in outcome.detail
 
 
+def test_an_environment_beside_the_fix_leaves_it_in(run: Run) -> None:
+    made = driver()
+    outcome = run(made, after(made, "python -m venv .venv && ls .venv"))
+    assert "pyvenv.cfg" in run.seen[1]
+    assert outcome.ended is Ended.RESOLVED
+    assert outcome.detail.endswith("; not counted: .venv/")
+
+
 def test_limits_end_it_and_what_is_there_is_graded(run: Run) -> None:
     made = driver()
     script = after(made)

@@ -172,8 +172,8 @@ class Repository(LocalEnv):
         """After `submit`, or tests that pass."""
         return bool(self.terminated or eval_output.success)
 
-    def changes(self) -> dict[str, str | None]:
-        """What the agent changed."""
+    def changes(self) -> tuple[dict[str, str | None], list[str]]:
+        """What the agent changed, and what of it is left out."""
         return tree.changes(Path(self._task["folder"]), self._task["files"])
 
     def said(self, observation: Observation, plain: bool) -> str:

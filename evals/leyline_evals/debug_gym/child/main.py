@@ -50,7 +50,8 @@ def episode(task: Mapping[str, Any], wire: Wire) -> dict[str, Any]:
         Agent(task, parent, logger).run(env)
     except Stopped:
         parent.did = None
-    return {"done": {"changes": env.changes(), "did": parent.did, "passed": bool(env.resolved)}}
+    changed, left = env.changes()
+    return {"done": {"changes": changed, "left": left, "did": parent.did}}
 
 
 def graded(task: Mapping[str, Any], wire: Wire) -> dict[str, Any]:
