@@ -51,6 +51,7 @@ def run_report(folder: RunFolder) -> RunReport:
         finished=len(rows) - errors,
         errors=errors,
         due=len(rows) == config.size,
+        retried=sum(row.counts and row.attempt > 1 for row in rows.values()),
         sittings=len(sittings),
         versions=sittings[-1].versions if sittings else {},
         registration=config.registration,

@@ -70,6 +70,8 @@ def _progress(run: RunReport) -> Iterator[str]:
             f"{run.errors} episodes ended in an error and are in no figure, nor are the episodes "
             f"paired with them in any comparison ({by_arm})"
         )
+    if run.retried:
+        yield f"{run.retried} episodes were run again after an error; an earlier report lacks them"
 
 
 def _effects(run: RunReport) -> Iterator[str]:

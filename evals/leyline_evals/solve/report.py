@@ -110,7 +110,9 @@ class RunReport(BaseModel):
 
     Attributes:
         sha256: of the config, which holds the registration.
-        due: every planned episode is done; before, the comparisons are a look in between.
+        due: every planned episode was run; before, the comparisons are a look in between, and they
+            are final where no error is left.
+        retried: episodes that count in a later attempt, after one that ended in an error.
     """
 
     run: str
@@ -123,6 +125,7 @@ class RunReport(BaseModel):
     finished: int
     errors: int
     due: bool
+    retried: int
     sittings: int
     versions: dict[str, str]
     registration: Registration | None

@@ -137,6 +137,11 @@ def found(run: RunReport) -> Iterator[str]:
         f"against {registered.first}, {registered.test}."
     )
     yield _shown(primary, registered.alpha, due=run.due)
+    if run.due and run.errors:
+        yield (
+            f"It is not final: {_many(run.errors, 'episode')} in error may still be run again, by "
+            "--retry-errors."
+        )
     yield seen(len(run.tasks), run.seeds, registered)
 
 

@@ -15,7 +15,7 @@ import pytest
 from rich.console import Console
 from toy_runs import config_of
 
-from leyline_evals.solve import statistics, table
+from leyline_evals.solve import statistics, table, words
 from leyline_evals.solve.backend import ModelConfig, Price
 from leyline_evals.solve.config import Cell, cells
 from leyline_evals.solve.driver import Ended, StepRecord
@@ -113,6 +113,21 @@ def test_errors_are_in_no_figure_and_take_their_pairs_along(tmp_path: Path) -> N
     assert (report.primary.pairs, report.primary.tasks) == (12, 6)
     assert report.primary.first_rate == pytest.approx(4 / 12)
     assert any("4 episodes ended in an error" in note for note in report.notes)
+    assert not any("run again" in note for note in report.notes)
+    assert any(
+        said.startswith("It is not final: 4 episodes in error") for said in words.found(report)
+    )
+
+
+def test_a_run_whose_errors_were_run_again_is_final_and_says_so(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path / "run", config_of(Sums(num_tasks=8), 2))
+    first = next(cells(folder.config))
+    folder.add(EpisodeRow.of(first, Ended.ERROR, []))
+    report = run_report(written(folder, mostly, attempt=2))
+    assert report.due
+    assert report.retried == 48
+    assert any("48 episodes were run again after an error" in note for note in report.notes)
+    assert not any("not final" in said for said in words.found(report))
 
 
 def always(ended: Ended) -> Ends:

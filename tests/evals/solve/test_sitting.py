@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from leyline_agent.readers import read
+from leyline_evals.solve import words
 from leyline_evals.solve.config import Cell, cells
 from leyline_evals.solve.driver import Ended, Limits, Model, Outcome, Record, StepRecord, Task
 from leyline_evals.solve.errors import EvalError, ModelFailed
@@ -180,6 +181,7 @@ def test_what_runs_past_the_time_is_ended_and_run_again(planned: Planned) -> Non
     folder, driver = planned(num_tasks=1, seeds=1)
     sat = sitter(folder, Misbehaving(slow, **driver.options), seconds=0.75).run(workers=3)
     assert sat == Sat(done=1, errors=0, left=2, cut=2)
+    assert "2 episodes were under way when the time was up" in " ".join(words.sat(Path(), 3, sat))
     [row] = folder.rows().values()
     assert row.ended is Ended.LIMIT
     assert row.key[0] == next(cells(folder.config)).arm.name
