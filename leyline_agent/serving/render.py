@@ -37,6 +37,7 @@ _CHATML = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+_SAMPLED: Message = {"role": "assistant", "content": ""}
 
 
 @dataclass
@@ -163,8 +164,10 @@ class ChatRenderer:
         """The same, message by message; None where the template does not allow it."""
         if self._local is None or not messages:
             return None
-        plain = plain_messages(messages, tools)
         known = [replies.find(m) if replies and _is_reply(m) else None for m in messages]
+        # What a known reply says is in its ids.
+        said = [m if ids is None else _SAMPLED for m, ids in zip(messages, known, strict=True)]
+        plain = plain_messages(said, tools)
         known[:0] = [None] * (len(plain) - len(messages))  # where a message declares the tools
         return self._local.render(plain, known)
 

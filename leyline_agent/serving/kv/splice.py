@@ -208,6 +208,9 @@ def _without(pieces: Sequence[Kept], repair: frozenset[int], length: int) -> lis
     result: list[Kept] = []
     for piece in pieces:
         inside = drop[bisect_left(drop, piece.start) : bisect_left(drop, piece.end)]
+        if not inside:
+            result.append(piece)
+            continue
         bounds = zip([piece.start, *(p + 1 for p in inside)], [*inside, piece.end], strict=True)
         runs = [(start, end) for start, end in bounds if start < end]
         local = ((start - piece.start, end - piece.start) for start, end in runs)
