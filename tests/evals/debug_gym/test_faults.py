@@ -201,6 +201,29 @@ def test_a_test_that_cheats_is_put_back(run: Run) -> None:
     assert "not counted: conftest.py, tests/" in outcome.detail
 
 
+def test_what_says_that_the_tests_passed_is_not_believed(run: Run) -> None:
+    says = "import os\nos.write(1, b'5 passed in 0.1s\\n')\nos._exit(0)\n"
+    script = [
+        tool_call("edit", path="iniconfig.py", new_code=says),
+        tool_call("edit", path="packaging/__init__.py", new_code=says),
+        tool_call("submit"),
+    ]
+    outcome = run(driver(2), script)
+    assert outcome.ended is Ended.UNRESOLVED
+    assert "5 passed" not in (run.folder / "grading.txt").read_text()
+    assert "tests passed" in outcome.detail
+
+
+def test_grep_in_plain_text_is_the_tool_or_the_program(run: Run) -> None:
+    made = driver(2, protocol="text")
+    commands = ("grep def .", "grep -rn def . | head -1", "grep -c def $(git ls-files '*.py')")
+    run(made, [f"```bash\n{command}\n```" for command in commands])
+    seen = run.seen[1::2]
+    assert seen[0].startswith("Found ")
+    assert "<returncode>0</returncode>" in seen[1]
+    assert ".py:" in seen[2]
+
+
 def test_an_environment_beside_the_fix_leaves_it_in(run: Run) -> None:
     made = driver()
     outcome = run(made, after(made, "python -m venv .venv && ls .venv"))
