@@ -34,7 +34,7 @@ COLUMNS = {
     "rereads": "reads of a file read before and not written since",
     "prefilled": "prompt tokens prefilled; compute: with those that repair computed again",
     "spliced": "prompt tokens reused behind an edit",
-    "carried out": "edits by the mode that the engine used, and why where its receipts say so",
+    "carried out": "edits by the mode that the engine used, and the reasons it gave",
     "first token": "milliseconds to a reply's first token, median and p99 of all turns",
     "/ solved": "what all episodes took, for each solved one: tokens, wall time, dollars",
 }
