@@ -136,8 +136,9 @@ def test_a_plugin_that_an_agent_installs_is_not_loaded(driver: DebugGym, run: Ru
             "edit", path="evil-1.0.dist-info/METADATA", new_code="Name: evil\nVersion: 1.0\n"
         ),
     ]
-    outcome = run(driver, [*script, *gold(driver)])
-    assert outcome.ended is Ended.RESOLVED
+    outcome = run(driver, [*script, tool_call("submit")])
+    assert outcome.ended is Ended.UNRESOLVED
+    assert "of 3 tests passed" in outcome.detail  # They ran.
 
 
 def test_where_the_number_of_tests_is_unknown_the_programs_skip_is_no_pass(
