@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from leyline_agent import response
 from leyline_agent.adapter import Adapter, Commit
+from leyline_agent.directive import Mode
 from leyline_agent.errors import AdapterError
 from leyline_agent.proposal import Accepted
 from leyline_agent.receipt import EditReceipt, Reason, Receipt
@@ -196,12 +197,14 @@ def _is_one_by_one(policies: Sequence[str], told: Sequence[EditReceipt]) -> bool
 
 
 def _untold(found: Receipt, accepted: Sequence[Accepted]) -> tuple[EditReceipt, ...]:
-    sent = Reason.NO_RECEIPT if found.reason is Reason.NO_RECEIPT else Reason.ASKED
+    """Of edits that an engine says nothing of: as sent, unless it could not build on the base."""
+    lost = found.reason not in {Reason.ASKED, Reason.NO_RECEIPT} and not found.reused_spliced
+    sent = Reason.ASKED if found.reused_spliced else found.reason
     return tuple(
         EditReceipt(
             mode_asked=each.edit.effective_mode(),
-            mode_used=each.mode,
-            reason=sent if each.reason is Reason.ASKED else each.reason,
+            mode_used=Mode.FORGET if lost else each.mode,
+            reason=sent if lost or each.reason is Reason.ASKED else each.reason,
             policy=each.edit.policy,
         )
         for each in accepted

@@ -29,6 +29,19 @@ def test_no_receipt_is_told_as_such():
     assert completed(None, COMMIT, []).reason is Reason.NO_RECEIPT
 
 
+@pytest.mark.parametrize("why", [Reason.EVICTED, Reason.UNKNOWN_SESSION])
+@pytest.mark.parametrize("sent", [Reason.ASKED, Reason.USER_FLOOR])
+def test_edits_of_a_session_that_the_engine_lost_were_prefilled(why, sent):
+    lost = receipt().model_copy(update={"reason": why})
+    (edit,) = completed(lost, COMMIT, [accepted(reason=sent)]).edits
+    assert (edit.mode_used, edit.reason) == (Mode.FORGET, why)
+
+
+def test_edits_that_an_engine_does_not_tell_of_were_made_as_sent():
+    (edit,) = completed(receipt(), COMMIT, [accepted(reason=Reason.ASKED)]).edits
+    assert (edit.mode_used, edit.reason) == (Mode.REPAIR, Reason.ASKED)
+
+
 def test_what_the_policy_asked_for_is_told_and_why_it_was_not_sent():
     (edit,) = completed(receipt(told()), COMMIT, [accepted()]).edits
     assert (edit.mode_asked, edit.mode_used, edit.reason) == (

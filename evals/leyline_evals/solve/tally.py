@@ -82,14 +82,8 @@ class Tally:
 
 
 def _carried(edit: EditReceipt, receipt: Receipt) -> tuple[Mode, Reason]:
-    """The mode in which an edit was carried out, and why.
-
-    Where an engine could not build on the version before (it was evicted, say) it tells of no
-    edit, and the session tells the mode that it sent: all was computed, which is FORGET.
-    """
-    why = receipt.reason if edit.reason is Reason.ASKED else edit.reason
-    is_told = bool(edit.id) or receipt.reason is Reason.ASKED
-    return (edit.mode_used if is_told else Mode.FORGET), why
+    """The mode in which an edit was carried out, and why: its own reason, or else the turn's."""
+    return edit.mode_used, receipt.reason if edit.reason is Reason.ASKED else edit.reason
 
 
 def _stopped(response: Any) -> str:

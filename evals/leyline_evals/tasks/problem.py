@@ -27,8 +27,8 @@ class Problem:
         debug: the command behind the tool `pdb`.
         hidden: files that only grading adds, or puts in the place of others.
         grade: the command that decides, of `PYTEST`: when the problem is solved all tests pass.
-        tests: how many tests `grade` must have run; 0 when that is not known, and the files named in
-            `grade` tell which.
+        tests: how many tests `grade` must have run; 0 when that is not known, and the files named
+            in `grade` tell which.
         gold: the files that differ in the mended repository; empty when none is known.
         kinds: of the planted bugs; for tables.
     """
