@@ -16,6 +16,9 @@ from typing import Any
 __all__ = ["Spread", "interleaved", "machine", "random_tokens", "save", "spread"]
 
 
+_LOAD_AT_START = round(os.getloadavg()[0], 2)  # Before anything is measured: later it is our own.
+
+
 @dataclass(frozen=True)
 class Spread:
     """Milliseconds over several rounds."""
@@ -63,8 +66,7 @@ def machine() -> dict[str, Any]:
     if info.exists():
         names = [s for s in info.read_text().splitlines() if s.startswith("model name")]
         cpu = names[0].partition(":")[2].strip() if names else cpu
-    load = os.getloadavg()[0]
-    return {"cpu": cpu, "cores": os.cpu_count(), "load_at_start": round(load, 2)}
+    return {"cpu": cpu, "cores": os.cpu_count(), "load_at_start": _LOAD_AT_START}
 
 
 def save(path: str | None, name: str, figures: Mapping[str, Any]) -> None:

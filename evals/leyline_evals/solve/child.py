@@ -32,15 +32,7 @@ WATCHED = 0.25  # seconds between two looks at the processes
 
 
 class ChildDied(EvalError):
-    """The process is over before it should be.
-
-    Attributes:
-        exceeded: it was ended because it took more than its bounds.
-    """
-
-    def __init__(self, what: str, exceeded: bool = False) -> None:
-        super().__init__(what)
-        self.exceeded = exceeded
+    """The process is over before it should be; the message says what ended it."""
 
 
 class ChildSilent(EvalError):
@@ -144,7 +136,7 @@ class Child:
         exceeded = self._exceeded
         self.close()
         if exceeded:
-            return ChildDied(f"{self.name} was ended: {exceeded}", exceeded=True)
+            return ChildDied(f"{self.name} was ended: {exceeded}")
         return ChildDied(f"{self.name} died ({_how(status)}){self._last_words()}")
 
     def _last_words(self) -> str:

@@ -84,9 +84,8 @@ def test_too_many_processes_end_it() -> None:
         "time.sleep(99)"
     )
     with python(script, Bounds(processes=10)) as child:
-        with pytest.raises(ChildDied, match="more than 10 processes at once") as told:
+        with pytest.raises(ChildDied, match="was ended: it had more than 10 processes at once"):
             child.receive(60)
-    assert told.value.exceeded
     assert gone("4219")
 
 
@@ -94,9 +93,10 @@ def test_too_much_memory_ends_it() -> None:
     script = "x = b'x' * (200 << 20)\nimport time; time.sleep(99)"
     words = ["sh", "-c", f'"{sys.executable}" -c "{script}"; true']
     with Child(words, "the child", Bounds(memory=100 << 20)) as child:
-        with pytest.raises(ChildDied, match="more than 100 MiB of memory") as told:
+        with pytest.raises(
+            ChildDied, match="was ended: its processes took more than 100 MiB of memory"
+        ):
             child.receive(60)
-    assert told.value.exceeded
 
 
 def test_a_flood_of_complaints_is_not_kept() -> None:
